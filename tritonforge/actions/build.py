@@ -1,0 +1,271 @@
+"""``build``: run what changed, compose a release for each platform, publish it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tritonforge.actions.compose import Composer, compose_inputs
+from tritonforge.actions.workspace import Workspace
+from tritonforge.artifact.digest import digest_of
+from tritonforge.build.executor import LocalExecutor
+from tritonforge.build.graph import Graph, Node, plan_graph
+from tritonforge.build.record import BuildRecord, read_record, write_record
+from tritonforge.build.scheduler import Budget, NodeResult, Schedule, run_graph
+from tritonforge.durable import disk_errors, folder_lock
+from tritonforge.errors import ForgeError, Interrupted, UsageError, did_you_mean
+from tritonforge.repository.release import Release
+from tritonforge.spec.lock import Lock, read_lock, write_lock
+from tritonforge.spec.platform import Platform
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """``force`` names models whose steps run regardless (an empty tuple: none; ``('*',)``: all)."""
+
+    platforms: tuple[str, ...] = ()
+    force: tuple[str, ...] = ()
+    jobs: int | None = None
+    update_sources: bool = False
+    wait: bool = True
+
+
+class Observer:
+    """Told what happens while it happens; the command line draws it."""
+
+    def waiting(self, holder: str) -> None:
+        """Another build holds the lock."""
+
+    def platform(self, platform: Platform, graph: Graph) -> None:
+        """A platform's graph is about to run."""
+
+    def started(self, node: Node) -> None:
+        """A step runs."""
+
+    def finished(self, result: NodeResult) -> None:
+        """A step is done, was not needed, or failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFailure:
+    """Why a model was not built."""
+
+    model: str
+    error: ForgeError
+    log: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformOutcome:
+    """What a build did for one platform; ``release`` is None where a model failed."""
+
+    platform: Platform
+    results: dict[str, NodeResult]
+    failures: tuple[ModelFailure, ...]
+    release: Release | None = None
+    new: bool = False
+    flipped: bool = False
+    before: str | None = None
+    warnings: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    def count(self, status: str) -> int:
+        """How many steps ended so."""
+        return sum(result.status == status for result in self.results.values())
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "platform": self.platform.name,
+            "release": None if self.release is None else self.release.digest,
+            "path": None if self.release is None else str(self.release.folder),
+            "before": self.before,
+            "new": self.new,
+            "flipped": self.flipped,
+            "seconds": round(self.seconds, 3),
+            "steps": {status: self.count(status) for status in ("built", "cached", "failed", "skipped")},
+            "nodes": [
+                {
+                    "id": result.node.id,
+                    "status": result.status,
+                    "reasons": list(result.reasons),
+                    "seconds": round(result.seconds, 3),
+                    "artifact": result.artifact,
+                }
+                for result in self.results.values()
+            ],
+            "failures": [{"model": item.model, **item.error.to_json()} for item in self.failures],
+            "warnings": list(self.warnings),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOutcome:
+    """What a build did."""
+
+    platforms: tuple[PlatformOutcome, ...] = field(default_factory=tuple)
+
+    @property
+    def failures(self) -> list[ModelFailure]:
+        """All failures of all platforms."""
+        return [failure for outcome in self.platforms for failure in outcome.failures]
+
+
+def build(workspace: Workspace, options: BuildOptions, observer: Observer | None = None) -> BuildOutcome:
+    """Build every asked platform. One build at a time writes a spec's results; others wait.
+
+    Raises:
+        ForgeError: nothing could be built at all; failures of single models are in the outcome.
+        Interrupted: what was finished stays in the store, and the next build goes on from there.
+    """
+    observer = observer or Observer()
+    platforms = workspace.platforms(options.platforms)
+    _check_force(workspace, options)
+    with disk_errors("cannot write the build folder", workspace.build_root):
+        workspace.build_root.mkdir(parents=True, exist_ok=True)
+    store = workspace.store.open()
+    lock_file = workspace.build_root / ".lock"
+    with (
+        disk_errors("cannot lock the build folder", lock_file),
+        folder_lock(lock_file, wait=options.wait, notify=observer.waiting),
+        store.in_use(),
+    ):
+        store.sweep_staging()
+        store.add_root(workspace.build_root)
+        lock = read_lock(workspace.lock_path)
+        return BuildOutcome(tuple(_platform(workspace, platform, lock, options, observer) for platform in platforms))
+
+
+def _check_force(workspace: Workspace, options: BuildOptions) -> None:
+    names = workspace.loaded.spec.models
+    for name in options.force:
+        if name != "*" and name not in names:
+            raise UsageError(f"the spec has no model '{name}'", hint=did_you_mean(name, names))
+
+
+def _platform(
+    workspace: Workspace, platform: Platform, lock: Lock, options: BuildOptions, observer: Observer
+) -> PlatformOutcome:
+    clock = time.monotonic()
+    folder = workspace.releases(platform)
+    record_file = folder.root / "last-build.json"
+    record = read_record(record_file)
+    graph = plan_graph(workspace.loaded, platform, workspace.resolver(lock, update=options.update_sources))
+    observer.platform(platform, graph)
+    results = _run(workspace, folder.root / "logs", graph, record, options, observer)
+    failures = [ModelFailure(name, error) for name, error in graph.errors.items()]
+    failures += [
+        ModelFailure(result.node.model, result.error, result.log)
+        for result in results.values()
+        if result.error is not None
+    ]
+    before = folder.current()
+    previous = None if before is None else before.digest
+    nodes_before = dict(record.nodes)
+    record.update(results, whole=not graph.errors)
+    if failures:
+        _keep_record(record_file, record, changed=record.nodes != nodes_before)
+        return PlatformOutcome(
+            platform, results, tuple(failures), None, before=previous, seconds=time.monotonic() - clock
+        )
+    composer = Composer(workspace, platform, lock, graph, results)
+    composed = digest_of(compose_inputs(workspace, platform, lock, graph, results))
+    if record.composed == composed and before is not None and before.digest == record.release and not options.force:
+        _keep_record(record_file, record, changed=record.nodes != nodes_before)
+        return PlatformOutcome(platform, results, (), before, before=previous, seconds=time.monotonic() - clock)
+    try:
+        draft = composer.compose()
+    except ForgeError as error:
+        _keep_record(record_file, record, changed=record.nodes != nodes_before)
+        failure = ModelFailure(composer.composing or "release", error)
+        return PlatformOutcome(platform, results, (failure,), None, before=previous, seconds=time.monotonic() - clock)
+    # Numbers first: a number that a crash leaves without a release stays that artefact's; it is never given again.
+    write_lock(workspace.lock_path, lock)
+    published = folder.publish(draft, workspace.store)
+    composer.keep_parity(workspace.evidence(platform))
+    record.composed = digest_of(compose_inputs(workspace, platform, lock, graph, results))
+    record.release = published.release.digest
+    _keep_record(record_file, record, changed=True)
+    folder.prune(workspace.loaded.spec.retention.releases)
+    return PlatformOutcome(
+        platform,
+        results,
+        (),
+        published.release,
+        published.new,
+        published.flipped,
+        previous,
+        tuple(composer.warnings),
+        time.monotonic() - clock,
+    )
+
+
+def _keep_record(path: Path, record: BuildRecord, *, changed: bool) -> None:
+    if changed or not path.exists():
+        with disk_errors("cannot keep the build record", path):
+            write_record(path, record)
+
+
+def _run(
+    workspace: Workspace, logs: Path, graph: Graph, record: BuildRecord, options: BuildOptions, observer: Observer
+) -> dict[str, NodeResult]:
+    budget = Budget.of_this_machine(options.jobs)
+    everything = "*" in options.force
+    models = workspace.loaded.spec.models
+    executor = LocalExecutor(budget.cores)
+    schedule = Schedule(
+        store=workspace.store,
+        executor=executor,
+        budget=budget,
+        logs=logs,
+        before=record.material(),
+        force=frozenset(node.id for node in graph.nodes.values() if everything or node.model in options.force),
+        memory={name: model.memory_mb << 20 for name, model in models.items() if model.memory_mb is not None},
+        started=observer.started,
+        finished=observer.finished,
+    )
+    try:
+        with interruptible():
+            results = run_graph(graph, schedule)
+    except (KeyboardInterrupt, Interrupted):
+        executor.stop()
+        raise Interrupted(
+            "the build was interrupted", hint="what was finished is in the store: run the command again to go on"
+        ) from None
+    except BaseException:
+        executor.stop()
+        raise
+    executor.close()
+    return results
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGTERM end a command the way Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def first_error(failures: Sequence[ModelFailure]) -> ForgeError:
+    """The error that decides the exit code: the environment's first, then the spec's, then what was checked."""
+    return max(
+        (failure.error for failure in failures), key=lambda error: (int(error.exit_code) == 3, int(error.exit_code))
+    )
+
+
+Notify = Callable[[str], None]

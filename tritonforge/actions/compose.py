@@ -1,0 +1,431 @@
+"""From artifacts to a release: version numbers, configs, ensembles, routers, golden cases, and the document of it all."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tritonforge import __version__
+from tritonforge.actions.workspace import Workspace
+from tritonforge.artifact.artifact import Artifact
+from tritonforge.artifact.digest import digest_bytes, digest_file, digest_of
+from tritonforge.artifact.generate import make_inputs
+from tritonforge.artifact.signature import Signature
+from tritonforge.artifact.tensors import Case, CaseSet, write_cases
+from tritonforge.build.graph import Graph, ModelNodes, wanted_on
+from tritonforge.build.scheduler import NodeResult
+from tritonforge.errors import InternalError, SpecError
+from tritonforge.repository.config import ENSEMBLE, ConfigRequest, GeneratedConfig, Layer, generate
+from tritonforge.repository.derive import served_signature
+from tritonforge.repository.ensemble import Member, order, wire
+from tritonforge.repository.evidence import EvidenceFolder
+from tritonforge.repository.release import SCHEMA, Content, ReleaseDraft, Stored
+from tritonforge.repository.router import Arm, render_router
+from tritonforge.repository.server_args import server_arguments
+from tritonforge.repository.template import house_templates
+from tritonforge.sources import case_files
+from tritonforge.spec.lock import Lock
+from tritonforge.spec.models import EnsembleSpec, GoldenSpec, ModelSpec, RouterSpec
+from tritonforge.spec.platform import Platform
+from tritonforge.steps.verify.golden import plan_cases
+
+CONFIG = "config.pbtxt"
+FIRST_ARM = "--c1"
+
+
+@dataclass(frozen=True, slots=True)
+class Composed:
+    """One folder of the repository, ready to be written."""
+
+    name: str
+    folder: str
+    kind: str
+    backend: str
+    version: int
+    artifact: str
+    config: GeneratedConfig
+    signature: Signature
+    format: str
+
+    @property
+    def max_batch_size(self) -> int:
+        """0 where there is no batching."""
+        return int(self.config.message.max_batch_size)
+
+    @property
+    def decoupled(self) -> bool:
+        """Whether a request may get any number of responses."""
+        return bool(self.config.message.model_transaction_policy.decoupled)
+
+
+def folder_name(name: str, member: ModelSpec | EnsembleSpec) -> str:
+    """The folder of a model: its own name, unless it says another or stands behind a router."""
+    if member.folder is not None:
+        return member.folder
+    return f"{name}{FIRST_ARM}" if member.router else name
+
+
+def compose_inputs(
+    workspace: Workspace, platform: Platform, lock: Lock, graph: Graph, results: Mapping[str, NodeResult]
+) -> dict[str, Any]:
+    """Everything that :meth:`Composer.compose` depends on, as data: where it is unchanged, so is the release."""
+    spec = workspace.loaded.spec
+    case_digests: dict[str, str] = {}
+    for name, member in spec.servables().items():
+        for file in _case_paths(workspace, name, member.golden):
+            case_digests[f"{name}:{file}"] = digest_file(file)
+    return {
+        "tritonforge": __version__,
+        "spec": spec.model_dump(mode="json"),
+        "platform": platform.to_json(),
+        "versions": {
+            folder: {str(number): digest for number, digest in numbers.items()}
+            for folder, numbers in lock.versions.get(platform.name, {}).items()
+        },
+        "artifacts": {node_id: result.artifact for node_id, result in results.items()},
+        "templates": _tree_digests([workspace.loaded.folder / path for path in spec.templates] + [house_templates()]),
+        "cases": case_digests,
+        "models": {name: [nodes.artifact, nodes.backend] for name, nodes in graph.models.items()},
+    }
+
+
+def _tree_digests(folders: list[Path]) -> dict[str, str]:
+    files = (file for folder in folders for file in sorted(folder.rglob("*")) if file.is_file())
+    return {str(file): digest_bytes(file.read_bytes()) for file in files if "__pycache__" not in file.parts}
+
+
+def _case_paths(workspace: Workspace, name: str, golden: GoldenSpec) -> list[Path]:
+    if not golden.cases:
+        return []
+    kind = "models" if name in workspace.loaded.spec.models else "ensembles"
+    root = workspace.loaded.folder
+    files = case_files.find(root, golden.cases, workspace.loaded.place(kind, name, "golden", "cases"))
+    return [*files, *case_files.referenced(case_files.read(files, root), root)]
+
+
+class Composer:
+    """Composes the release of one platform. ``composing`` names what it works on, for error messages."""
+
+    def __init__(
+        self, workspace: Workspace, platform: Platform, lock: Lock, graph: Graph, results: Mapping[str, NodeResult]
+    ) -> None:
+        self.workspace = workspace
+        self.loaded = workspace.loaded
+        self.spec = workspace.loaded.spec
+        self.platform = platform
+        self.lock = lock
+        self.graph = graph
+        self.results = results
+        self.composing: str | None = None
+        self.warnings: list[str] = []
+        self.parts: dict[str, Composed] = {}
+        self.members: dict[str, Member] = {}
+        self.files: dict[str, Content] = {}
+        self.folders: list[str] = []
+        self.golden: dict[str, list[str]] = {}
+
+    def compose(self) -> ReleaseDraft:
+        """The release, in memory; new version numbers are noted in the lock.
+
+        Raises:
+            SpecError: a config, a wire, a name or a version number is wrong; nothing was written.
+        """
+        for name, nodes in self.graph.models.items():
+            self.composing = name
+            self._model(name, self.spec.models[name], nodes)
+        wanted = {name: member for name, member in self.spec.ensembles.items() if wanted_on(member.only, self.platform)}
+        for name in order(wanted, lambda member, path: self.loaded.place("ensembles", member, *path)):
+            self.composing = name
+            self._ensemble(name, wanted[name])
+        self.composing = None
+        return ReleaseDraft(self._document(), self.files, tuple(self.folders))
+
+    def configs(self) -> dict[str, GeneratedConfig]:
+        """The generated configs by folder, once composed."""
+        return {part.folder: part.config for part in self.parts.values()}
+
+    def _artifact(self, node_id: str) -> Artifact:
+        digest = self.results[node_id].artifact
+        artifact = None if digest is None else self.workspace.store.artifact(digest)
+        if artifact is None:
+            raise InternalError(f"the artefact of {node_id} vanished from the store", hint="run the build again")
+        return artifact
+
+    def _layers(self, kind: str, name: str, member: ModelSpec | EnsembleSpec) -> tuple[Layer, ...]:
+        place = self.loaded.place
+        override = member.platforms.get(self.platform.name)
+        layers = [Layer("the model in the spec", member.config, lambda path: place(kind, name, "config", *path))]
+        base = self.spec.platforms[self.platform.name].config
+        if base and kind == "models":
+            at = ("platforms", self.platform.name, "config")
+            layers.insert(0, Layer(f"platform {self.platform.name}", base, lambda path: place(*at, *path)))
+        if override is not None and override.config:
+            own = (kind, name, "platforms", self.platform.name, "config")
+            layers.append(
+                Layer(f"the model on platform {self.platform.name}", override.config, lambda path: place(*own, *path))
+            )
+        return tuple(layers)
+
+    def _request(
+        self, kind: str, name: str, member: ModelSpec | EnsembleSpec, backend: str, signature: Signature, **more: Any
+    ) -> ConfigRequest:
+        override = member.platforms.get(self.platform.name)
+        largest = member.max_batch_size
+        if override is not None and override.max_batch_size is not None:
+            largest = override.max_batch_size
+        template = (override.template if override is not None else None) or member.template or "default"
+        at = {key: self.loaded.place(kind, name, key) for key in ("template", "max_batch_size")}
+        return ConfigRequest(
+            name=folder_name(name, member),
+            backend=backend,
+            signature=signature,
+            platform=self.platform,
+            max_batch_size=more.pop("max_batch_size", largest),
+            template=template,
+            layers=more.pop("layers", self._layers(kind, name, member)),
+            template_folders=self._template_folders(),
+            places=at,
+            **more,
+        )
+
+    def _template_folders(self) -> tuple[Path, ...]:
+        return tuple((self.loaded.folder / path).resolve() for path in self.spec.templates)
+
+    def _model(self, name: str, model: ModelSpec, nodes: ModelNodes) -> None:
+        artifact = self._artifact(nodes.artifact)
+        assert artifact.signature is not None
+        config = generate(self._request("models", name, model, nodes.backend, artifact.signature))
+        number = self._number("models", name, model, artifact.digest)
+        folder = folder_name(name, model)
+        external = artifact.metadata.get("external") or []
+        for path in artifact.files:
+            # Triton documents ONNX with external data as a folder called model.onnx that holds both.
+            nested = external and (path == "model.onnx" or path in external)
+            target = f"models/{folder}/{number}/{'model.onnx/' if nested else ''}{path}"
+            self.files[target] = Stored(artifact, path)
+        if nodes.folder_files is not None:
+            extra = self._artifact(nodes.folder_files)
+            self.files.update({f"models/{folder}/{path}": Stored(extra, path) for path in extra.files})
+        if nodes.golden is not None:
+            golden = self._artifact(nodes.golden)
+            for path in golden.files:
+                self.files[f"golden/{name}/generated/{path}"] = Stored(golden, path)
+            self.golden.setdefault(name, []).append("generated")
+        signature = served_signature(config.message, artifact.signature)
+        self._add(
+            "models",
+            name,
+            model,
+            Composed(name, folder, "model", nodes.backend, number, artifact.digest, config, signature, nodes.format),
+        )
+
+    def _ensemble(self, name: str, ensemble: EnsembleSpec) -> None:
+        override = ensemble.platforms.get(self.platform.name)
+        if override is not None and override.max_batch_size is not None:
+            ensemble = ensemble.model_copy(update={"max_batch_size": override.max_batch_size})
+        wired = wire(name, ensemble, self.members, lambda path: self.loaded.place("ensembles", name, *path))
+        layer = wired.layer()
+        layers = (layer, *self._layers("ensembles", name, ensemble))
+        request = self._request(
+            "ensembles",
+            name,
+            ensemble,
+            ENSEMBLE,
+            wired.signature,
+            max_batch_size=wired.max_batch_size,
+            layers=layers,
+            reshape_scalars=False,
+        )
+        config = generate(request)
+        # What an ensemble computes is its wiring: with another one it is another version.
+        wiring = {"steps": layer.values, "signature": wired.signature.to_json(), "max_batch_size": wired.max_batch_size}
+        digest = digest_of(wiring)
+        number = self._number("ensembles", name, ensemble, digest)
+        folder = folder_name(name, ensemble)
+        self.folders.append(f"models/{folder}/{number}")
+        self._add(
+            "ensembles",
+            name,
+            ensemble,
+            Composed(name, folder, "ensemble", ENSEMBLE, number, digest, config, wired.signature, "ensemble"),
+        )
+
+    def _add(self, kind: str, name: str, member: ModelSpec | EnsembleSpec, part: Composed) -> None:
+        """Note a finished folder, its case files, and the router that may stand in front of it."""
+        self._take(kind, name, part)
+        front = part
+        if member.router:
+            front = self._router(kind, name, member.router, part)
+            self._take(kind, name, front)
+        self.members[name] = Member(
+            public_name=name,
+            folder=front.folder,
+            version=front.version,
+            signature=front.signature,
+            max_batch_size=front.max_batch_size,
+            decoupled=front.decoupled,
+        )
+        self._cases(kind, name, member.golden, front.signature)
+        if part.format != "onnx" and (member.golden.ranges or member.golden.axes):
+            self._inputs(name, member.golden, front)
+
+    def _take(self, kind: str, name: str, part: Composed) -> None:
+        if part.folder in self.parts:
+            raise SpecError(
+                f"two models want the folder '{part.folder}'",
+                place=self.loaded.place(kind, name),
+                found=f"{self.parts[part.folder].name} and {name}",
+                hint="give one of them another `folder:`",
+            )
+        self.parts[part.folder] = part
+        self.files[f"models/{part.folder}/{CONFIG}"] = part.config.text.encode()
+
+    def _router(self, kind: str, name: str, router: bool | RouterSpec, arm: Composed) -> Composed:
+        template = router.template if isinstance(router, RouterSpec) else "bls"
+        made = render_router(
+            name,
+            [Arm(arm.folder, arm.version)],
+            arm.signature,
+            arm.max_batch_size,
+            self.platform,
+            template=template,
+            template_folders=self._template_folders(),
+            decoupled=arm.decoupled,
+            place=self.loaded.place(kind, name, "router"),
+        )
+        config = generate(made.request)
+        digest = digest_of({path: digest_bytes(data) for path, data in made.files.items()})
+        number = self.lock.number_for(self.platform.name, name, digest)
+        for path, data in made.files.items():
+            self.files[f"models/{name}/{number}/{path}"] = data
+        return Composed(name, name, "router", "python", number, digest, config, arm.signature, "python")
+
+    def _number(self, kind: str, name: str, member: ModelSpec | EnsembleSpec, digest: str) -> int:
+        try:
+            return self.lock.number_for(self.platform.name, folder_name(name, member), digest, wanted=member.version)
+        except SpecError as error:
+            error.place = self.loaded.place(kind, name, "version")
+            raise
+
+    def _cases(self, kind: str, name: str, golden: GoldenSpec, signature: Signature) -> None:
+        if not golden.cases:
+            return
+        root = self.loaded.folder
+        files = case_files.find(root, golden.cases, self.loaded.place(kind, name, "golden", "cases"))
+        tolerance = None if golden.tolerance is None else golden.tolerance.model_dump(exclude_none=True)
+        cases = case_files.pack(case_files.read(files, root), signature, root, tolerance)
+        for path, data in _case_bytes(cases).items():
+            self.files[f"golden/{name}/files/{path}"] = data
+        self.golden.setdefault(name, []).append("files")
+
+    def _inputs(self, name: str, golden: GoldenSpec, part: Composed) -> None:
+        """Generated inputs without answers, for what no reference runs offline: they show that it answers at all."""
+        bounds = {axis: (sizes[0], sizes[1]) for axis, sizes in golden.axes.items()}
+        ranges = {key: value.model_dump(exclude_none=True) for key, value in golden.ranges.items()}
+        largest = part.max_batch_size
+        config = {"axes": bounds, "batches": sorted({1, min(3, largest), largest} - {0})}
+        cases = tuple(
+            Case(label, make_inputs(part.signature, batch=batch, sizes=sizes, seed=golden.seed, ranges=ranges), {})
+            for label, batch, sizes in plan_cases(part.signature, config)
+        )
+        datatypes = {tensor.name: tensor.datatype for tensor in (*part.signature.inputs, *part.signature.outputs)}
+        for path, data in _case_bytes(CaseSet("none", cases, datatypes, None)).items():
+            self.files[f"golden/{name}/inputs/{path}"] = data
+        self.golden.setdefault(name, []).append("inputs")
+
+    def _document(self) -> dict[str, Any]:
+        models = []
+        for part in sorted(self.parts.values(), key=lambda item: item.folder):
+            prefix = f"models/{part.folder}/"
+            models.append(
+                {
+                    "name": part.name,
+                    "folder": part.folder,
+                    "kind": part.kind,
+                    "format": part.format,
+                    "backend": part.backend,
+                    "version": part.version,
+                    "artifact": part.artifact,
+                    "config": digest_bytes(part.config.text.encode()),
+                    "signature": part.signature.to_json(),
+                    "max_batch_size": part.max_batch_size,
+                    "decoupled": part.decoupled,
+                    "files": {
+                        path.removeprefix(prefix): _content_entry(content)
+                        for path, content in sorted(self.files.items())
+                        if path.startswith(prefix)
+                    },
+                    "made_from": self._made_from(part),
+                }
+            )
+        return {
+            "schema": SCHEMA,
+            "name": self.spec.name,
+            "platform": self.platform.to_json(),
+            "server": {"arguments": server_arguments(self.spec.server)},
+            "models": models,
+            "golden": {
+                name: {kind: self._golden_files(name, kind) for kind in kinds}
+                for name, kinds in sorted(self.golden.items())
+            },
+        }
+
+    def _golden_files(self, name: str, kind: str) -> dict[str, Any]:
+        prefix = f"golden/{name}/{kind}/"
+        return {
+            path.removeprefix(prefix): _content_entry(content)
+            for path, content in sorted(self.files.items())
+            if path.startswith(prefix)
+        }
+
+    def _made_from(self, part: Composed) -> list[dict[str, Any]]:
+        """The steps behind a model: their keys, sources and tools. No time and no machine: those are in the store."""
+        if part.kind != "model":
+            return []
+        return [
+            {
+                "step": result.node.step,
+                "key": result.key,
+                "sources": {path: file.sha256 for path, file in result.node.sources.items()},
+                "tools": dict(result.material.get("tools", {})),
+            }
+            for result in (self.results[node_id] for node_id in self.graph.nodes)  # in the graph's order, not in time's
+            if result.node.model == part.name
+        ]
+
+    def keep_parity(self, evidence: EvidenceFolder) -> None:
+        """Append the comparison of each converted model to the evidence, unless it stands there already."""
+        import json
+
+        for name, nodes in self.graph.models.items():
+            if nodes.parity is None:
+                continue
+            part = self.parts[folder_name(name, self.spec.models[name])]
+            artifact = self._artifact(nodes.parity)
+            key = evidence_key(part.artifact, None, self.platform.name)
+            if evidence.latest("parity", name, key) is None:
+                entry = artifact.files["parity.json"]
+                report = json.loads(self.workspace.store.blob(entry.sha256).read_text(encoding="utf-8"))
+                evidence.append("parity", name, key, True, {"report": report})
+
+
+def evidence_key(artifact: str, config: str | None, platform: str) -> dict[str, str]:
+    """What evidence is about; parity does not depend on the config."""
+    return {"artifact": artifact, "platform": platform, **({} if config is None else {"config": config})}
+
+
+def _content_entry(content: Content) -> dict[str, Any]:
+    if isinstance(content, Stored):
+        entry = content.artifact.files[content.path]
+        return {"sha256": entry.sha256, "size": entry.size}
+    return {"sha256": digest_bytes(content), "size": len(content)}
+
+
+def _case_bytes(cases: CaseSet) -> dict[str, bytes]:
+    with tempfile.TemporaryDirectory(prefix="tritonforge-") as name:
+        folder = Path(name)
+        write_cases(folder, cases)
+        return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}

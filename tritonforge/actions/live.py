@@ -1,0 +1,274 @@
+"""A live server for a use case: the embedded Triton, an installed one, a container, or one that somebody runs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from tritonforge.actions.workspace import Workspace
+from tritonforge.errors import CheckFailed, EnvironmentLacks, Place, SpecError, UsageError, did_you_mean
+from tritonforge.repository.release import Release
+from tritonforge.spec.models import ConnectionSpec, SecretRef, TlsSettings
+from tritonforge.triton.client import Client
+from tritonforge.triton.connection import Connection, Tls
+
+if TYPE_CHECKING:
+    from tritonforge.triton.embedded.runtime import Runtime
+    from tritonforge.triton.lifecycle import Program, RunningServer
+
+_OWN: Final = ("--strict-readiness=", "--exit-on-error=", "--exit-timeout-secs=")
+"""Options of a release that the launch decides instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerChoice:
+    """Which server the user asked for; none of them is the embedded one."""
+
+    server: str | None = None
+    tritonserver: Path | None = None
+    container: str | None = None
+
+    def __post_init__(self) -> None:
+        if sum(item is not None for item in (self.server, self.tritonserver, self.container)) > 1:
+            raise UsageError("choose one of --server, --tritonserver, --container")
+
+    @property
+    def kind(self) -> str:
+        """``connection``, ``installed``, ``container`` or ``embedded``."""
+        if self.server is not None:
+            return "connection"
+        if self.tritonserver is not None:
+            return "installed"
+        return "container" if self.container is not None else "embedded"
+
+
+class LiveServer:
+    """A server that answers. ``running`` is None for one that somebody else runs."""
+
+    def __init__(self, choice: ServerChoice, client: Client, running: RunningServer | None) -> None:
+        self.choice = choice
+        self.client = client
+        self.running = running
+
+    @property
+    def connection(self) -> Connection:
+        """Its addresses."""
+        return self.client.connection
+
+    def speaks(self, protocol: str) -> bool:
+        """Whether the address for ``http`` or ``grpc`` is known."""
+        return getattr(self.connection, protocol) is not None
+
+    def load(self, name: str, published: Any) -> bool:
+        """Load a model; True when its instances had to be moved to the CPU for that.
+
+        On somebody else's server nothing is loaded: the model must be ready there.
+
+        Raises:
+            CheckFailed: it does not load, or is not served; with the server's reason.
+        """
+        if self.running is None:
+            if not self.client.model_ready(name):
+                reasons = [entry.reason for entry in self.client.index() if entry.name == name and entry.reason]
+                raise CheckFailed(f"'{name}' is not ready at {self.connection.url}", found="; ".join(reasons) or None)
+            return False
+        from tritonforge.triton.gpu import cpu_override
+
+        override = None if self.choice.kind != "embedded" and has_gpu() else cpu_override(published)
+        self.client.load(name, override)
+        return override is not None
+
+    def describe(self) -> dict[str, Any]:
+        """What the server is, for evidence: its kind, version, and a title for people."""
+        version = str(self.client.server_metadata()["version"])
+        kind = self.choice.kind
+        title = {
+            "embedded": f"the embedded Triton {version} (stand-in backends)",
+            "installed": f"Triton {version} of this machine",
+            "container": f"Triton {version} in {self.choice.container}",
+            "connection": f"Triton {version} at {self.connection.url}",
+        }[kind]
+        return {"kind": kind, "version": version, "title": title}
+
+
+def has_gpu() -> bool:
+    """Whether the NVIDIA driver shows a GPU on this machine."""
+    return any(Path("/proc/driver/nvidia/gpus").glob("*"))
+
+
+@contextmanager
+def open_server(
+    workspace: Workspace,
+    release: Release,
+    choice: ServerChoice,
+    *,
+    explicit: bool,
+    progress: Callable[[str], None] = lambda text: None,
+    ports: Mapping[str, int | None] | None = None,
+    host: str = "127.0.0.1",
+    log: Path | None = None,
+) -> Iterator[LiveServer]:
+    """The chosen server with this release: started here and stopped afterwards, or connected to.
+
+    ``explicit`` starts it with no model loaded; otherwise it serves all of them.
+
+    Raises:
+        EnvironmentLacks: the server cannot be had, started or reached.
+        CheckFailed: a model does not load (when it serves all of them).
+    """
+    if choice.server is not None:
+        with Client(connection_for(workspace, choice.server)) as client:
+            if not client.live():
+                raise EnvironmentLacks(
+                    f"there is no Triton at {client.connection.url}", hint="is it running, and is that its port?"
+                )
+            yield LiveServer(choice, client, None)
+        return
+    from tritonforge.triton.launch import Launch
+    from tritonforge.triton.lifecycle import start
+
+    program = _program(choice, progress)
+    if choice.kind == "embedded":
+        check_requirements(release)
+    arguments = tuple(item for item in release.document["server"]["arguments"] if not item.startswith(_OWN))
+    chosen = ports or {}
+    launch = Launch(
+        repository=release.models_folder,
+        control="explicit" if explicit else "none",
+        log_path=log or release.folder.parent.parent / "logs" / "tritonserver.log",
+        arguments=arguments,
+        http=chosen.get("http"),
+        grpc=chosen.get("grpc"),
+        metrics=chosen.get("metrics"),
+        host=host,
+    )
+    assert launch.log_path is not None
+    launch.log_path.parent.mkdir(parents=True, exist_ok=True)
+    launch.log_path.unlink(missing_ok=True)
+    progress("starting the server")
+    with start(launch, program) as running, running.client() as client:
+        yield LiveServer(choice, client, running)
+
+
+def _program(choice: ServerChoice, progress: Callable[[str], None]) -> Program:
+    if choice.tritonserver is not None:
+        from tritonforge.triton.installed import InstalledServer
+
+        return InstalledServer(choice.tritonserver)
+    if choice.container is not None:
+        from tritonforge.triton.container import ContainerServer
+
+        return ContainerServer(choice.container)
+    return embedded_runtime(progress)
+
+
+def embedded_runtime(progress: Callable[[str], None] = lambda text: None) -> Runtime:
+    """The embedded Triton, installed on first use.
+
+    Raises:
+        EnvironmentLacks: it cannot run or be fetched here; the message names the other ways.
+    """
+    from tritonforge.triton.embedded.install import install
+
+    return install(progress=progress)
+
+
+def connection_for(workspace: Workspace | None, name: str) -> Connection:
+    """A connection of the spec by its name, or a URL.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if "://" in name:
+        return Connection.from_url(name)
+    profiles = {} if workspace is None else workspace.loaded.spec.connections
+    if name not in profiles:
+        raise UsageError(
+            f"there is no connection '{name}' in the spec",
+            expected="one of its `connections:`, http://HOST:PORT or grpc://HOST:PORT",
+            hint=did_you_mean(name, profiles),
+        )
+    assert workspace is not None
+    return _connection(workspace, name, profiles[name])
+
+
+def _connection(workspace: Workspace, name: str, profile: ConnectionSpec) -> Connection:
+    place = workspace.loaded.place("connections", name)
+    headers = {
+        key: _secret(value, place) if isinstance(value, SecretRef) else value for key, value in profile.headers.items()
+    }
+    if profile.token is not None:
+        headers["authorization"] = f"Bearer {_secret(profile.token, place)}"
+    tls = None
+    if profile.tls:
+        folder = workspace.loaded.folder
+        files = profile.tls if isinstance(profile.tls, TlsSettings) else TlsSettings()
+        tls = Tls(*(None if path is None else folder / path for path in (files.ca, files.cert, files.key)))
+    return Connection(http=profile.http, grpc=profile.grpc, metrics=profile.metrics, headers=headers, tls=tls)
+
+
+def _secret(reference: SecretRef, place: Place) -> str:
+    """The value behind a reference; no message ever shows it."""
+    if reference.env is not None:
+        value = os.environ.get(reference.env)
+        if value is None:
+            raise EnvironmentLacks(f"the environment variable {reference.env} is not set", place=place)
+        return value
+    if reference.file is not None:
+        try:
+            return Path(reference.file).expanduser().read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise EnvironmentLacks(
+                f"cannot read a secret: {error.strerror}", place=place, found=reference.file
+            ) from None
+    assert reference.command is not None
+    try:
+        ran = subprocess.run(reference.command, capture_output=True, text=True, check=True, timeout=60)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise EnvironmentLacks(
+            "the command of a secret failed", place=place, found=f"{reference.command[0]}: {type(error).__name__}"
+        ) from None
+    return ran.stdout.strip()
+
+
+def check_requirements(release: Release) -> None:
+    """The packages that Python models need must be in this environment: the embedded server runs in it.
+
+    Raises:
+        EnvironmentLacks: one is missing or has another version.
+    """
+    import importlib.metadata
+
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    for entry in release.models():
+        file = release.models_folder / entry["folder"] / str(entry["version"]) / "requirements.txt"
+        if entry["format"] != "python" or not file.is_file():
+            continue
+        for line in file.read_text(encoding="utf-8").splitlines():
+            text = line.partition("#")[0].strip()
+            if not text or text.startswith("-"):
+                continue
+            try:
+                wanted = Requirement(text)
+            except InvalidRequirement as error:
+                raise SpecError(
+                    f"'{entry['name']}' has a requirement that cannot be read", found=f"{text}: {error}"
+                ) from None
+            if wanted.marker is not None and not wanted.marker.evaluate():
+                continue
+            try:
+                found = importlib.metadata.version(wanted.name)
+            except importlib.metadata.PackageNotFoundError:
+                found = None
+            if found is None or not wanted.specifier.contains(found, prereleases=True):
+                raise EnvironmentLacks(
+                    f"the model '{entry['name']}' needs {text}",
+                    found="it is not installed" if found is None else f"{wanted.name} {found}",
+                    hint=f"install it where tritonforge runs: pip install '{text}'",
+                )

@@ -1,0 +1,141 @@
+"""``plan``: what a build would run and why, without running or changing anything."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from tritonforge.actions.compose import Composer
+from tritonforge.actions.workspace import Workspace
+from tritonforge.build.graph import Node, plan_graph
+from tritonforge.build.key import key_of, why
+from tritonforge.build.record import read_record
+from tritonforge.build.scheduler import NodeResult, input_bytes
+from tritonforge.errors import ForgeError
+from tritonforge.repository.release import Release, ReleaseDraft
+from tritonforge.spec.lock import Lock, read_lock
+from tritonforge.spec.platform import Platform
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStep:
+    """``run``: its key is not in the store; ``wait``: what it reads will be made anew, so its key is not known yet."""
+
+    node: Node
+    action: Literal["keep", "run", "wait"]
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformPlan:
+    """What a build of one platform would do; ``release`` says in words what would change in the repository."""
+
+    platform: Platform
+    steps: tuple[PlannedStep, ...]
+    release: tuple[str, ...] = ()
+    errors: tuple[ForgeError, ...] = field(default_factory=tuple)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "platform": self.platform.name,
+            "steps": [
+                {"id": s.node.id, "model": s.node.model, "action": s.action, "reasons": list(s.reasons)}
+                for s in self.steps
+            ],
+            "release": list(self.release),
+            "errors": [error.to_json() for error in self.errors],
+        }
+
+
+def make_plan(workspace: Workspace, platforms: Sequence[str] = ()) -> list[PlatformPlan]:
+    """The plan of each asked platform.
+
+    Raises:
+        SpecError: the lock is damaged. What is wrong with single models is in the plan.
+    """
+    lock = read_lock(workspace.lock_path)
+    return [_plan(workspace, platform, copy.deepcopy(lock)) for platform in workspace.platforms(platforms)]
+
+
+def _plan(workspace: Workspace, platform: Platform, lock: Lock) -> PlatformPlan:
+    folder = workspace.releases(platform)
+    before = read_record(folder.root / "last-build.json").material()
+    graph = plan_graph(workspace.loaded, platform, workspace.resolver(lock))
+    results: dict[str, NodeResult] = {}
+    steps = []
+    errors = list(graph.errors.values())
+    for node in graph.nodes.values():
+        waits = [other for other in node.inputs.values() if results[other].artifact is None]
+        if waits:
+            results[node.id] = NodeResult(node, "skipped")
+            steps.append(PlannedStep(node, "wait", (f"{waits[0]} runs",)))
+            continue
+        inputs = {role: str(results[other].artifact) for role, other in node.inputs.items()}
+        try:
+            keyed = key_of(node, inputs, input_bytes(node, results, workspace.store))
+        except ForgeError as error:
+            results[node.id] = NodeResult(node, "failed", error=error)
+            errors.append(error)
+            continue
+        record = workspace.store.lookup(keyed.key)
+        if record is not None:
+            results[node.id] = NodeResult(node, "cached", keyed.key, record.artifact, keyed.material)
+            steps.append(PlannedStep(node, "keep"))
+        else:
+            results[node.id] = NodeResult(node, "skipped", keyed.key)
+            steps.append(PlannedStep(node, "run", tuple(why(keyed.material, before.get(node.id)))))
+    release: tuple[str, ...] = ()
+    if not errors and all(step.action == "keep" for step in steps):
+        try:
+            draft = Composer(workspace, platform, lock, graph, results).compose()
+            release = tuple(release_changes(folder.current(), draft))
+        except ForgeError as error:
+            errors.append(error)
+    elif not errors:
+        release = tuple(_ensembles_over(workspace, {step.node.model for step in steps if step.action != "keep"}))
+    return PlatformPlan(platform, tuple(steps), release, tuple(errors))
+
+
+def _ensembles_over(workspace: Workspace, models: set[str]) -> list[str]:
+    """Which ensembles stand on models that will be built; what of them changes is known after that."""
+    touched = set(models)
+    lines = []
+    growing = True
+    while growing:
+        growing = False
+        for name, ensemble in workspace.loaded.spec.ensembles.items():
+            hit = sorted({step.model for step in ensemble.steps} & touched)
+            if hit and name not in touched:
+                touched.add(name)
+                growing = True
+                lines.append(f"ensemble {name} would be wired anew if the artefact of {', '.join(hit)} changes")
+    return lines
+
+
+def release_changes(current: Release | None, draft: ReleaseDraft) -> list[str]:
+    """What a release would change against the current one, in words."""
+    if current is None:
+        return ["a first release would be published"]
+    if current.digest == draft.digest:
+        return [f"the release stays {current.digest[:12]}"]
+    old = {entry["folder"]: entry for entry in current.models()}
+    new = {entry["folder"]: entry for entry in draft.document["models"]}
+    lines = [f"a new release would be published: {draft.digest[:12]} instead of {current.digest[:12]}"]
+    for folder in sorted({*old, *new}):
+        was, will = old.get(folder), new.get(folder)
+        if was is None:
+            lines.append(f"{folder} is new")
+        elif will is None:
+            lines.append(f"{folder} is gone")
+        else:
+            if was["artifact"] != will["artifact"]:
+                lines.append(f"{folder} gets version {will['version']} instead of {was['version']}")
+            if was["config"] != will["config"]:
+                lines.append(f"{folder}: config.pbtxt changes")
+    if current.document["server"] != draft.document["server"]:
+        lines.append("server settings change")
+    if current.document["golden"] != draft.document["golden"]:
+        lines.append("golden cases change")
+    return lines

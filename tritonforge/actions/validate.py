@@ -1,0 +1,371 @@
+"""``validate``: load every model of a release in a live Triton and hold it to its config and its golden cases."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tritonforge.actions.compose import evidence_key
+from tritonforge.actions.live import LiveServer, ServerChoice, open_server
+from tritonforge.actions.workspace import Workspace
+from tritonforge.artifact.compare import Difference, compare
+from tritonforge.artifact.datatypes import BY_CONFIG
+from tritonforge.artifact.signature import Signature
+from tritonforge.artifact.tensors import Case, CaseSet, read_cases
+from tritonforge.errors import ForgeError
+from tritonforge.measure.hardware import describe
+from tritonforge.repository.pbtxt import parse
+from tritonforge.repository.release import Release
+
+if TYPE_CHECKING:
+    import numpy as np
+
+PROTOCOLS = ("http", "grpc")
+
+
+@dataclass(slots=True)
+class CaseResult:
+    """One case over one protocol: the worst difference of its outputs, or what went wrong."""
+
+    case: str
+    protocol: str
+    ok: bool
+    reason: str | None = None
+    max_abs: float | None = None
+    compared: bool = True
+
+
+@dataclass(slots=True)
+class ModelValidation:
+    """What was found out about one folder of the repository. ``problems`` empty means that it is good."""
+
+    folder: str
+    name: str
+    version: int
+    artifact: str
+    config: str
+    loaded: bool = False
+    overridden: bool = False
+    problems: list[str] = field(default_factory=list)
+    cases: list[CaseResult] = field(default_factory=list)
+    note: str | None = None
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether it loaded, says what was published, and answered every case as it should."""
+        return self.loaded and not self.problems and all(case.ok for case in self.cases)
+
+    def to_json(self) -> dict[str, Any]:
+        compared = [case for case in self.cases if case.compared]
+        return {
+            "folder": self.folder,
+            "name": self.name,
+            "version": self.version,
+            "artifact": self.artifact,
+            "config": self.config,
+            "ok": self.ok,
+            "loaded": self.loaded,
+            "instances_overridden": self.overridden,
+            "problems": list(self.problems),
+            "cases": len(self.cases),
+            "compared": len(compared),
+            "max_abs": max((case.max_abs or 0.0 for case in compared), default=None),
+            "failures": [
+                {"case": case.case, "protocol": case.protocol, "reason": case.reason}
+                for case in self.cases
+                if not case.ok
+            ],
+            "note": self.note,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+@dataclass(slots=True)
+class Validation:
+    """A release on a server."""
+
+    release: str
+    platform: str
+    server: dict[str, Any]
+    models: list[ModelValidation]
+    reused: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """Whether every model is good."""
+        return all(model.ok for model in self.models)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "release": self.release,
+            "platform": self.platform,
+            "server": self.server,
+            "ok": self.ok,
+            "reused": self.reused,
+            "models": [model.to_json() for model in self.models],
+        }
+
+
+def validate(
+    workspace: Workspace,
+    *,
+    platform_name: str | None = None,
+    reference: str | None = None,
+    choice: ServerChoice,
+    reuse: bool = False,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Validation:
+    """Validate a release and keep the evidence. With ``reuse`` a release that passed on such a server is not loaded again.
+
+    Raises:
+        ForgeError: there is no release, or no server; findings about models are in the result.
+    """
+    platform = workspace.platform(platform_name)
+    folder = workspace.releases(platform)
+    release = folder.find(reference)
+    evidence = workspace.evidence(platform)
+    if reuse:
+        known = _known(workspace, release, platform.name, choice)
+        if known is not None:
+            return known
+    with folder.hold(release), open_server(workspace, release, choice, explicit=True, progress=progress) as server:
+        models = [_one(release, entry, server, progress) for entry in _load_order(release)]
+        described = server.describe()
+    result = Validation(release.digest, platform.name, described, models)
+    hardware = describe().to_json()
+    for model in models:
+        key = evidence_key(model.artifact, model.config, platform.name)
+        document = {"release": release.digest, "server": described, "hardware": hardware, "result": model.to_json()}
+        evidence.append("validation", model.folder, key, model.ok, document)
+    return result
+
+
+def _known(workspace: Workspace, release: Release, platform: str, choice: ServerChoice) -> Validation | None:
+    """The result that the evidence already holds for every model, on a server of the same kind."""
+    evidence = workspace.evidence(workspace.platform(platform))
+    models = []
+    server: dict[str, Any] = {}
+    for entry in release.models():
+        key = evidence_key(entry["artifact"], entry["config"], platform)
+        found = evidence.latest("validation", entry["folder"], key)
+        if found is None or not found["ok"] or found["server"].get("kind") != choice.kind:
+            return None
+        if found["release"] != release.digest:
+            # Members, golden cases or server settings may differ: only the very release counts as proven.
+            return None
+        server = found["server"]
+        row = found["result"]
+        model = ModelValidation(
+            entry["folder"], entry["name"], entry["version"], entry["artifact"], entry["config"], loaded=True
+        )
+        model.overridden, model.note = bool(row["instances_overridden"]), row["note"]
+        worst = row["max_abs"]
+        model.cases = [
+            CaseResult(f"case {index}", "", True, max_abs=worst, compared=index < row["compared"])
+            for index in range(row["cases"])
+        ]
+        models.append(model)
+    return Validation(release.digest, platform, server, models, reused=True)
+
+
+def _load_order(release: Release) -> list[Mapping[str, Any]]:
+    """Models, then ensembles after their members, then routers."""
+    entries = {entry["folder"]: entry for entry in release.models()}
+    placed: dict[str, Mapping[str, Any]] = {}
+
+    def place(folder: str, above: tuple[str, ...] = ()) -> None:
+        if folder in placed or folder in above or folder not in entries:
+            return
+        entry = entries[folder]
+        if entry["kind"] == "ensemble":
+            config = parse((release.models_folder / folder / "config.pbtxt").read_text(encoding="utf-8"), None)
+            for step in config.ensemble_scheduling.step:
+                place(step.model_name, (*above, folder))
+        if entry["kind"] == "router":
+            for other in entries.values():
+                if other["name"] == entry["name"] and other["folder"] != folder:
+                    place(other["folder"], (*above, folder))
+        placed[folder] = entry
+
+    for folder in entries:
+        place(folder)
+    return list(placed.values())
+
+
+def _one(
+    release: Release, entry: Mapping[str, Any], server: LiveServer, progress: Callable[[str], None]
+) -> ModelValidation:
+    model = ModelValidation(entry["folder"], entry["name"], entry["version"], entry["artifact"], entry["config"])
+    clock = time.monotonic()
+    progress(f"{model.folder}: loading")
+    published = parse((release.models_folder / model.folder / "config.pbtxt").read_text(encoding="utf-8"), None)
+    try:
+        model.overridden = server.load(model.folder, published)
+        model.loaded = True
+        model.problems += _metadata_problems(server, model, published)
+    except ForgeError as error:
+        model.problems.append(str(error))
+        model.seconds = time.monotonic() - clock
+        return model
+    if entry["folder"] == entry["name"]:
+        progress(f"{model.folder}: golden cases")
+        _golden(release, entry, server, model)
+    else:
+        model.note = f"answers are checked through '{entry['name']}'"
+    model.seconds = time.monotonic() - clock
+    return model
+
+
+def _metadata_problems(server: LiveServer, model: ModelValidation, published: Any) -> list[str]:
+    """What the server says of the model that its config does not."""
+    problems = []
+    served = server.client.model_metadata(model.folder, str(model.version))
+    if str(model.version) not in served["versions"]:
+        problems.append(f"version {model.version} is not served, but {', '.join(served['versions'])}")
+    batch = [-1] if published.max_batch_size > 0 else []
+    for what, tensors in (("input", published.input), ("output", published.output)):
+        found = {item["name"]: item for item in served[f"{what}s"]}
+        wanted = {item.name: item for item in tensors}
+        for name in sorted(found.keys() ^ wanted.keys()):
+            problems.append(f"{what} '{name}' is {'not served' if name in wanted else 'served but not published'}")
+        for name in sorted(found.keys() & wanted.keys()):
+            config, said = wanted[name], found[name]
+            datatype = BY_CONFIG[
+                type(config).DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_number[config.data_type].name
+            ]
+            shape = [*batch, *config.dims]
+            if said["datatype"] != datatype.name:
+                problems.append(f"{what} '{name}' is served as {said['datatype']}, published as {datatype.name}")
+            if [int(size) for size in said["shape"]] != shape:
+                problems.append(f"{what} '{name}' is served with shape {said['shape']}, published with {shape}")
+    config = server.client.model_config(model.folder, str(model.version))
+    problems += _config_problems(published, config, skip={"instance_group"} if model.overridden else set())
+    return problems
+
+
+def _config_problems(published: Any, served: Any, skip: set[str]) -> list[str]:
+    """Fields that the config sets and the server holds differently. What the server fills in by itself is its own."""
+    problems = []
+    for descriptor, value in published.ListFields():
+        name = descriptor.name
+        if name in skip:
+            continue
+        other = getattr(served, name)
+        if name == "instance_group":
+            # The server gives groups names; the rest must be as published.
+            for group, found in zip(value, other, strict=False):
+                if group.kind != found.kind or (group.count and group.count != found.count):
+                    problems.append(f"instance_group is served as {found.count} × kind {found.kind}")
+            continue
+        if name in ("optimization", "dynamic_batching", "sequence_batching", "ensemble_scheduling"):
+            problems += [f"{name}: {text}" for text in _config_problems(value, other, set())]
+            continue
+        if value != other:
+            problems.append(f"{name} is served as {_brief(other)}, published as {_brief(value)}")
+    return problems
+
+
+def _brief(value: Any) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 80 else text[:77] + "…"
+
+
+def _golden(release: Release, entry: Mapping[str, Any], server: LiveServer, model: ModelValidation) -> None:
+    signature = Signature.from_json(entry["signature"])
+    largest = int(entry["max_batch_size"])
+    folder = release.golden_folder(entry["name"])
+    sets = [read_cases(path) for path in sorted(folder.iterdir())] if folder.is_dir() else []
+    if entry["decoupled"]:
+        model.note = "decoupled: its answers were not asked for"
+        return
+    if not sets:
+        model.note = "no golden cases: only loaded; declare `golden.cases` or `golden.ranges`"
+        return
+    for cases in sets:
+        for case in _expand(cases, signature, largest):
+            for protocol in PROTOCOLS:
+                if server.speaks(protocol):
+                    model.cases.append(_run_case(server, model, signature, cases, case, protocol))
+    if not any(case.compared for case in model.cases):
+        model.note = "no reference answers: shapes, types and finiteness only"
+
+
+def _expand(cases: CaseSet, signature: Signature, largest: int) -> Iterator[Case]:
+    """Cases of one item as batches of one, of an odd number, and of the largest; others as they are."""
+    import numpy as np
+
+    generated = [case for case in cases.cases if not case.item]
+    for case in generated:
+        size = next(iter(case.inputs.values())).shape[:1] if case.inputs else (0,)
+        if not signature.batched or (size and size[0] <= largest) or largest == 0:
+            yield case
+    items = [case for case in cases.cases if case.item]
+    if not items:
+        return
+    if not signature.batched:
+        yield from items
+        return
+
+    def batch(name: str, chosen: list[Case]) -> Case:
+        def stack(tensors: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+            return np.stack(tensors)
+
+        first = chosen[0]
+        inputs = {key: stack([case.inputs[key] for case in chosen]) for key in first.inputs}
+        outputs = {key: stack([case.outputs[key] for case in chosen]) for key in first.outputs}
+        return Case(name, inputs, outputs)
+
+    for case in items:
+        yield batch(case.name, [case])
+    for size in sorted({min(3, largest), largest} - {1}):
+        alike = [case for case in items if _outline(case) == _outline(items[0])]
+        yield batch(f"batch of {size}", [alike[index % len(alike)] for index in range(size)])
+
+
+def _outline(case: Case) -> Any:
+    return [(name, array.shape) for name, array in (*sorted(case.inputs.items()), *sorted(case.outputs.items()))]
+
+
+def _run_case(
+    server: LiveServer, model: ModelValidation, signature: Signature, cases: CaseSet, case: Case, protocol: str
+) -> CaseResult:
+    types = {name: cases.datatypes[name] for name in case.inputs}
+    ranks = {tensor.name: len(tensor.shape) for tensor in (*signature.inputs, *signature.outputs)}
+    try:
+        outputs = server.client.infer(
+            model.folder,
+            {name: _with_rank(array, ranks[name]) for name, array in case.inputs.items()},
+            protocol="grpc" if protocol == "grpc" else "http",
+            version=str(model.version),
+            datatypes=types,
+        )
+    except ForgeError as error:
+        return CaseResult(case.name, protocol, False, error.message)
+    differences: list[Difference] = []
+    for name, expected in case.outputs.items():
+        if name not in outputs:
+            return CaseResult(case.name, protocol, False, f"output '{name}' is missing")
+        found, wanted = outputs[name], _with_rank(expected, ranks[name])
+        differences.append(compare(name, cases.datatypes[name], found, wanted, cases.tolerance))
+    if not case.outputs:
+        return _plausible(case.name, protocol, outputs)
+    bad = next((item for item in differences if not item.ok), None)
+    worst = max((item.max_abs for item in differences if item.max_abs is not None), default=None)
+    return CaseResult(case.name, protocol, bad is None, None if bad is None else f"{bad.output}: {bad.reason}", worst)
+
+
+def _with_rank(array: np.ndarray[Any, Any], rank: int) -> np.ndarray[Any, Any]:
+    """A scalar of the model is served as one element: its config has ``dims: [1]``."""
+    return array.reshape(*array.shape, 1) if array.ndim == rank - 1 else array
+
+
+def _plausible(case: str, protocol: str, outputs: Mapping[str, Any]) -> CaseResult:
+    import numpy as np
+
+    for name, array in outputs.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            return CaseResult(case, protocol, False, f"output '{name}' has NaN or infinity", compared=False)
+    return CaseResult(case, protocol, True, compared=False)

@@ -1,0 +1,91 @@
+"""sha256 of values and of files; a file that did not change is not read again."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+CHUNK: Final = 1 << 20
+_RACY_NS: Final = 2_000_000_000
+"""A file younger than this may change again within its timestamp's resolution: its digest is not remembered."""
+
+
+def canonical_json(value: object) -> bytes:
+    """One byte form for equal values: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def digest_of(value: object) -> str:
+    """The sha256 (hex) of ``canonical_json(value)``."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def digest_bytes(data: bytes) -> str:
+    """The sha256 (hex) of ``data``."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest_file(path: Path) -> str:
+    """The sha256 (hex) of a file's bytes, read in pieces."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+class FileDigests:
+    """Digests of files remembered by (path, size, mtime, ctime, inode), and facts remembered by digest.
+
+    It is only a memory: where its file cannot be read or written, everything is computed anew.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._db: sqlite3.Connection | None = None
+        with contextlib.suppress(OSError, sqlite3.Error):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(file, timeout=5, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=OFF")
+            self._db.execute("CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, stat TEXT, sha256 TEXT)")
+            self._db.execute(
+                "CREATE TABLE IF NOT EXISTS facts (sha256 TEXT, kind TEXT, value TEXT, PRIMARY KEY (sha256, kind))"
+            )
+
+    def digest(self, path: Path) -> tuple[str, int]:
+        """The sha256 and the size of ``path``."""
+        before = path.stat()
+        stamp = f"{before.st_size}:{before.st_mtime_ns}:{before.st_ctime_ns}:{before.st_ino}:{before.st_dev}"
+        row = self._one("SELECT sha256 FROM files WHERE path = ? AND stat = ?", (os.fspath(path), stamp))
+        if row is not None:
+            return str(row[0]), before.st_size
+        digest = digest_file(path)
+        if time.time_ns() - max(before.st_mtime_ns, before.st_ctime_ns) > _RACY_NS:
+            self._run("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", (os.fspath(path), stamp, digest))
+        return digest, before.st_size
+
+    def fact(self, sha256: str, kind: str) -> Any:
+        """What was remembered about the content ``sha256``, or None."""
+        row = self._one("SELECT value FROM facts WHERE sha256 = ? AND kind = ?", (sha256, kind))
+        return None if row is None else json.loads(row[0])
+
+    def remember(self, sha256: str, kind: str, value: Mapping[str, Any] | list[Any]) -> None:
+        """Remember a fact about the content ``sha256``."""
+        self._run("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", (sha256, kind, json.dumps(value)))
+
+    def _one(self, query: str, arguments: tuple[str, ...]) -> Any:
+        if self._db is None:
+            return None
+        try:
+            return self._db.execute(query, arguments).fetchone()
+        except sqlite3.Error:
+            return None
+
+    def _run(self, query: str, arguments: tuple[str, ...]) -> None:
+        if self._db is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute(query, arguments)

@@ -1,0 +1,39 @@
+"""Put a file somewhere without a second copy of its bytes where the file system allows it."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+from pathlib import Path
+from typing import Final
+
+_FICLONE: Final = 0x40049409  # linux/fs.h: share the blocks, copy on write
+_NO_LINK: Final = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES}
+
+
+def place_file(source: Path, target: Path) -> None:
+    """Hard-link an immutable file of the store; copy it where that cannot be done (another file system, too many links).
+
+    Only for places that are never changed or reloaded in place: a link shares the inode, and Triton reloads a live
+    version whose ctime moves.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            raise
+        copy_file(source, target)
+        target.chmod(0o444)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """An independent copy: blocks are shared by reflink where the file system can, else the kernel copies them."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with source.open("rb") as reader, target.open("xb") as writer:
+        try:
+            fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
+        except OSError:
+            shutil.copyfileobj(reader, writer, 1 << 20)

@@ -1,0 +1,223 @@
+"""The content-addressed store: key → artifact digest → files. First writer wins.
+
+``ArtifactStore`` is all that a build needs of one, so that a shared remote store can stand in front of, or behind,
+a local folder. ``LocalStore`` keeps::
+
+    blobs/ab/<sha256>           bytes of one file, read-only
+    artifacts/ab/<digest>.json  a manifest
+    keys/ab/<key>.json          which artifact a step made for this key, with which tools and when
+    roots/<digest>.json         folders whose builds must survive garbage collection
+    staging/                    work in progress; what a killed build leaves here is swept
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from tritonforge.artifact.artifact import Artifact, Draft, FileEntry
+from tritonforge.artifact.digest import canonical_json, digest_bytes, digest_file
+from tritonforge.artifact.linking import place_file
+from tritonforge.durable import disk_errors, fault_point, folder_lock, fsync_file, fsync_folder, write_atomic
+
+STALE_STAGING_S: Final = 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """What the store knows under a key: the artifact, the hardware facets it is tied to, and how it came to be."""
+
+    artifact: str
+    facets: Mapping[str, str] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+class ArtifactStore(Protocol):
+    """What a build asks of a store."""
+
+    def lookup(self, key: str) -> KeyRecord | None:
+        """The record of ``key`` if its artifact is whole."""
+
+    def artifact(self, digest: str) -> Artifact | None:
+        """The manifest called ``digest`` if every file of it is at hand."""
+
+    def place(self, artifact: Artifact, path: str, target: Path) -> None:
+        """Make ``target`` the file ``path`` of ``artifact``, linked where that is safe."""
+
+    def commit(
+        self, key: str, staged: Path, draft: Draft, *, facets: Mapping[str, str], provenance: Mapping[str, Any]
+    ) -> Artifact:
+        """Take a step's staged files in and bind them to ``key``; an earlier writer's artifact wins."""
+
+    def staging(self) -> contextlib.AbstractContextManager[Path]:
+        """An empty folder on the store's file system, gone afterwards."""
+
+
+class LocalStore:
+    """A store in a local folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def open(self) -> LocalStore:
+        """Make the folders.
+
+        Raises:
+            EnvironmentLacks: the folder cannot be written.
+        """
+        with disk_errors("cannot write the store", self.root):
+            for name in ("blobs", "artifacts", "keys", "roots", "staging"):
+                (self.root / name).mkdir(parents=True, exist_ok=True)
+        return self
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep garbage collection out while a build runs."""
+        with disk_errors("cannot lock the store", self.root), folder_lock(self.root / ".lock", shared=True):
+            yield
+
+    def _sharded(self, kind: str, digest: str, suffix: str = "") -> Path:
+        return self.root / kind / digest[:2] / f"{digest}{suffix}"
+
+    def blob(self, sha256: str) -> Path:
+        """Where the bytes ``sha256`` lie."""
+        return self._sharded("blobs", sha256)
+
+    def lookup(self, key: str) -> KeyRecord | None:
+        data = _read_json(self._sharded("keys", key, ".json"))
+        if not data or self.artifact(str(data.get("artifact"))) is None:
+            return None
+        return KeyRecord(data["artifact"], data.get("facets", {}), data.get("provenance", {}))
+
+    def artifact(self, digest: str) -> Artifact | None:
+        data = _read_json(self._sharded("artifacts", digest, ".json"))
+        if data is None:
+            return None
+        try:
+            artifact = Artifact.from_json(data)
+        except (KeyError, TypeError):
+            return None
+        for entry in artifact.files.values():
+            try:
+                if self.blob(entry.sha256).stat().st_size != entry.size:
+                    return None
+            except OSError:
+                return None
+        return artifact
+
+    def place(self, artifact: Artifact, path: str, target: Path) -> None:
+        place_file(self.blob(artifact.files[path].sha256), target)
+
+    def damaged(self, artifact: Artifact) -> list[str]:
+        """The files of ``artifact`` whose bytes are not what their digests say. Reads every byte."""
+        return [path for path, entry in artifact.files.items() if digest_file(self.blob(entry.sha256)) != entry.sha256]
+
+    @contextlib.contextmanager
+    def staging(self) -> Iterator[Path]:
+        folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=self.root / "staging"))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def commit(
+        self, key: str, staged: Path, draft: Draft, *, facets: Mapping[str, str], provenance: Mapping[str, Any]
+    ) -> Artifact:
+        files: dict[str, FileEntry] = {}
+        for path in sorted(staged.rglob("*")):
+            if path.is_file() and not path.is_symlink():
+                files[path.relative_to(staged).as_posix()] = self._take(path)
+        artifact = Artifact(draft.format, files, draft.signature, draft.metadata)
+        manifest = self._sharded("artifacts", artifact.digest, ".json")
+        write_atomic(manifest, canonical_json(artifact.to_json()), before="store.manifest.rename")
+        record = {"artifact": artifact.digest, "facets": dict(facets), "provenance": dict(provenance)}
+        winner = self._bind(key, canonical_json(record))
+        return artifact if winner == artifact.digest else self.artifact(winner) or artifact
+
+    def _take(self, path: Path) -> FileEntry:
+        digest, size = digest_file(path), path.stat().st_size
+        blob = self.blob(digest)
+        if not (blob.exists() and blob.stat().st_size == size):
+            path.chmod(0o444)
+            fsync_file(path)
+            blob.parent.mkdir(parents=True, exist_ok=True)
+            fault_point("store.blob.link")
+            os.replace(path, blob)
+            fsync_folder(blob.parent)
+            fault_point("store.blob.linked")
+        return FileEntry(digest, size)
+
+    def _bind(self, key: str, record: bytes) -> str:
+        """Bind ``key`` unless a whole artifact is bound already; the digest that is bound in the end."""
+        path = self._sharded("keys", key, ".json")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staged = path.with_name(f".{key}.{os.getpid()}.{digest_bytes(record)[:8]}.tmp")
+        staged.write_bytes(record)
+        fsync_file(staged)
+        try:
+            for _ in range(3):
+                fault_point("store.key.link")
+                try:
+                    os.link(staged, path)
+                except FileExistsError:
+                    known = self.lookup(key)
+                    if known is not None:
+                        return known.artifact
+                    path.unlink(missing_ok=True)  # its artifact is damaged: it no longer counts as a writer
+                    continue
+                fsync_folder(path.parent)
+                fault_point("store.key.linked")
+                break
+        finally:
+            staged.unlink(missing_ok=True)
+        return str(json.loads(record)["artifact"])
+
+    def forget(self, key: str) -> None:
+        """Unbind ``key``, so that its step runs again (``build --force``)."""
+        self._sharded("keys", key, ".json").unlink(missing_ok=True)
+
+    def add_root(self, folder: Path) -> None:
+        """Remember a folder of builds, whose records say which keys they still need."""
+        name = digest_bytes(os.fspath(folder).encode())
+        path = self.root / "roots" / f"{name}.json"
+        if not path.exists():
+            write_atomic(path, canonical_json({"folder": os.fspath(folder)}))
+
+    def roots(self) -> list[Path]:
+        """The remembered folders that still exist."""
+        found = (_read_json(path) for path in sorted((self.root / "roots").glob("*.json")))
+        return [Path(item["folder"]) for item in found if item and Path(item["folder"]).is_dir()]
+
+    def sweep_staging(self) -> None:
+        """Delete what killed builds left behind, a day later at the latest or as soon as their process is gone."""
+        for folder in (self.root / "staging").iterdir():
+            owner = folder.name.partition("-")[0]
+            with contextlib.suppress(OSError):
+                gone = owner.isdigit() and not Path(f"/proc/{owner}").exists()
+                if gone or time.time() - folder.stat().st_mtime > STALE_STAGING_S:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
+def default_home() -> Path:
+    """``$TRITONFORGE_HOME``, or the user's cache folder."""
+    home = os.environ.get("TRITONFORGE_HOME")
+    if home:
+        return Path(home).expanduser().absolute()
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "tritonforge"
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        data = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return data if isinstance(data, dict) else None

@@ -1,0 +1,154 @@
+"""Where steps run: worker processes on this machine. Other executors offer the same three calls."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from tritonforge.errors import CheckFailed, ForgeError, Interrupted, from_json
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One run of a step, as plain data that can cross a process or a network."""
+
+    node: str
+    step: str
+    config: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    sources: Mapping[str, str]
+    key: str
+    store: str
+    log: str
+    cores: int = 1
+    tools: Mapping[str, str] = field(default_factory=dict)
+    facets: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            name: value if isinstance(value, str | int) else dict(value)
+            for name in self.__slots__
+            for value in [getattr(self, name)]
+        }
+
+
+class Executor(Protocol):
+    """Runs tasks; the future gives the artifact's digest or raises a ForgeError."""
+
+    def submit(self, task: Task) -> Future[str]:
+        """Start a task."""
+
+    def stop(self) -> None:
+        """End everything at once: what was running is lost, what was stored stays."""
+
+    def close(self) -> None:
+        """End the workers when nothing runs."""
+
+
+class LocalExecutor:
+    """Persistent worker processes, started when first needed, at most ``workers`` at once."""
+
+    def __init__(self, workers: int) -> None:
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="worker")
+        self._idle: queue.SimpleQueue[subprocess.Popen[str]] = queue.SimpleQueue()
+        self._all: set[subprocess.Popen[str]] = set()
+        self._guard = threading.Lock()
+        self._stopped = False
+
+    def submit(self, task: Task) -> Future[str]:
+        return self._threads.submit(self._run, task)
+
+    def stop(self) -> None:
+        with self._guard:
+            self._stopped = True
+            for worker in self._all:
+                with suppress(OSError):
+                    os.killpg(worker.pid, signal.SIGKILL)
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._reap()
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=True)
+        for worker in self._all:
+            if worker.stdin is not None:
+                with suppress(OSError):
+                    worker.stdin.close()
+        self._reap()
+
+    def _reap(self) -> None:
+        for worker in self._all:
+            try:
+                worker.wait(5)
+            except subprocess.TimeoutExpired:
+                with suppress(OSError):
+                    os.killpg(worker.pid, signal.SIGKILL)
+                worker.wait()
+            if worker.stdout is not None:
+                worker.stdout.close()
+        self._all.clear()
+
+    def _worker(self) -> subprocess.Popen[str]:
+        with suppress(queue.Empty):
+            return self._idle.get_nowait()
+        with self._guard:
+            if self._stopped:
+                raise Interrupted("the build was stopped")
+            # Threads inside a step would compete with the other workers: a step's cores are the scheduler's to give.
+            environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+            worker = subprocess.Popen(
+                [sys.executable, "-m", "tritonforge.build.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+                env=environment,
+            )
+            self._all.add(worker)
+            return worker
+
+    def _run(self, task: Task) -> str:
+        worker = self._worker()
+        assert worker.stdin is not None and worker.stdout is not None
+        try:
+            worker.stdin.write(json.dumps(task.to_json()) + "\n")
+            worker.stdin.flush()
+            line = worker.stdout.readline()
+        except (OSError, ValueError):
+            line = ""
+        if not line:
+            raise self._death(worker, task)
+        self._idle.put(worker)
+        answer = json.loads(line)
+        if "error" in answer:
+            error = from_json(answer["error"])
+            error.details = (*error.details, f"log: {task.log}")
+            raise error
+        return str(answer["artifact"])
+
+    def _death(self, worker: subprocess.Popen[str], task: Task) -> ForgeError:
+        code = worker.wait()
+        if self._stopped:
+            return Interrupted("the build was stopped")
+        why = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        hint = None
+        if code == -signal.SIGKILL:
+            hint = "the system may have run out of memory: raise `memory_mb:` of this model so that fewer steps run beside it"
+        tail = _tail(Path(task.log))
+        return CheckFailed(f"the worker of {task.node} died", found=why, details=[*tail, f"log: {task.log}"], hint=hint)
+
+
+def _tail(log: Path, lines: int = 5) -> list[str]:
+    with suppress(OSError):
+        return log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
+    return []

@@ -1,0 +1,54 @@
+"""What the last build of a platform was made of, for saying why the next one runs something. Losing it loses nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tritonforge.build.scheduler import NodeResult
+from tritonforge.durable import write_json
+
+
+@dataclass(slots=True)
+class BuildRecord:
+    """``nodes`` is the key and its material by node id; ``composed`` the inputs of the release that followed."""
+
+    nodes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    composed: str | None = None
+    release: str | None = None
+
+    def material(self) -> dict[str, Mapping[str, Any]]:
+        """What keys were made of, by node id."""
+        return {name: node["material"] for name, node in self.nodes.items()}
+
+    def keys(self) -> list[str]:
+        """The keys that garbage collection must keep."""
+        return [node["key"] for node in self.nodes.values()]
+
+    def update(self, results: Mapping[str, NodeResult], *, whole: bool) -> None:
+        """Take over what succeeded; with ``whole`` nodes that are no longer in the graph are dropped."""
+        fresh = {
+            name: {"key": result.key, "material": dict(result.material)}
+            for name, result in results.items()
+            if result.artifact is not None
+        }
+        kept = {name: node for name, node in self.nodes.items() if not whole or name in results}
+        self.nodes = {**kept, **fresh}
+
+
+def read_record(path: Path) -> BuildRecord:
+    """The record, or an empty one."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return BuildRecord(dict(data["nodes"]), data.get("composed"), data.get("release"))
+    except (OSError, ValueError, KeyError, TypeError):
+        return BuildRecord()
+
+
+def write_record(path: Path, record: BuildRecord) -> None:
+    """Write the record atomically."""
+    data = {"schema": 1, "nodes": record.nodes, "composed": record.composed, "release": record.release}
+    write_json(path, data, before="build.record.rename")

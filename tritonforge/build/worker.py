@@ -1,0 +1,109 @@
+"""A worker process: takes tasks as JSON lines on standard input, answers on standard output.
+
+It lives for many tasks, so that a framework is imported once; a crash, a leak or a hang is one failed step. What a
+step prints goes to the task's log. The worker dies with its parent.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import platform
+import signal
+import sys
+import time
+import traceback
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from tritonforge.artifact.linking import place_file
+from tritonforge.artifact.store import LocalStore
+from tritonforge.durable import describe_os_error
+from tritonforge.errors import CheckFailed, ForgeError
+from tritonforge.steps.registry import step
+from tritonforge.steps.step import Input, Job
+
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def main() -> None:
+    """Serve tasks until standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    devnull = os.open(os.devnull, os.O_RDWR)
+    os.dup2(devnull, 1)
+    for line in sys.stdin:
+        answer = _serve(json.loads(line))
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def _serve(task: dict[str, Any]) -> dict[str, Any]:
+    log = Path(task["log"])
+    log.parent.mkdir(parents=True, exist_ok=True)
+    saved = os.dup(1), os.dup(2)
+    with log.open("ab", buffering=0) as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+        try:
+            return {"artifact": _run(task)}
+        except ForgeError as error:
+            print(error, file=sys.stderr)
+            return {"error": error.to_json()}
+        except OSError as error:
+            traceback.print_exc()
+            return {"error": describe_os_error(error, f"{task['node']} stopped", log).to_json()}
+        except Exception as error:
+            traceback.print_exc()
+            failed = CheckFailed(
+                f"{task['node']} raised {type(error).__name__}", found=" ".join(str(error).split())[:400]
+            )
+            return {"error": failed.to_json()}
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os.dup2(saved[0], 1)
+            os.dup2(saved[1], 2)
+            os.close(saved[0])
+            os.close(saved[1])
+
+
+def _run(task: dict[str, Any]) -> str:
+    store = LocalStore(Path(task["store"]))
+    made = step(task["step"])
+    started, clock = time.time(), time.monotonic()
+    with store.staging() as staging:
+        inputs = {}
+        for role, digest in task["inputs"].items():
+            artifact = store.artifact(digest)
+            if artifact is None:
+                raise CheckFailed(
+                    f"the input '{role}' of {task['node']} is gone from the store", hint="run the build again"
+                )
+            folder = staging / "inputs" / role
+            folder.mkdir(parents=True)
+            for path, entry in artifact.files.items():
+                place_file(store.blob(entry.sha256), folder / path)
+            inputs[role] = Input(artifact, folder)
+        out = staging / "out"
+        out.mkdir()
+        sources = {path: Path(file) for path, file in task["sources"].items()}
+        draft = made.run(Job(task["config"], inputs, sources, out))
+        provenance = {
+            "step": task["step"],
+            "step_version": made.version,
+            "tools": task["tools"],
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+            "seconds": round(time.monotonic() - clock, 3),
+        }
+        return store.commit(task["key"], out, draft, facets=task["facets"], provenance=provenance).digest
+
+
+if __name__ == "__main__":
+    main()

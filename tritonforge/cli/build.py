@@ -1,0 +1,218 @@
+"""``tritonforge plan`` and ``tritonforge build``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tritonforge.cli.options import json_option, spec_options
+from tritonforge.cli.output import console, emit_json, say, table
+from tritonforge.errors import ExitCode
+
+if TYPE_CHECKING:
+    from tritonforge.actions.build import BuildOutcome, Observer, PlatformOutcome
+
+_platforms = click.option(
+    "--platform",
+    "platforms",
+    multiple=True,
+    help="A platform of the spec, or `all`; may be repeated.  [default: its first]",
+)
+
+
+@click.command()
+@spec_options
+@_platforms
+@json_option
+def plan(spec: Path | None, overlays: tuple[Path, ...], platforms: tuple[str, ...], as_json: bool) -> None:
+    """Show what a build would run, and why. Nothing is run and nothing is changed."""
+    from tritonforge.actions.plan import make_plan
+    from tritonforge.actions.workspace import open_workspace
+
+    plans = make_plan(open_workspace(spec, overlays), platforms)
+    if as_json:
+        emit_json({"platforms": [item.to_json() for item in plans]})
+    else:
+        for item in plans:
+            rows = [
+                [step.node.id, step.action, "; ".join(step.reasons)] for step in item.steps if step.action != "keep"
+            ]
+            kept = sum(step.action == "keep" for step in item.steps)
+            if rows:
+                table(
+                    f"{item.platform.name}: {len(rows)} of {len(item.steps)} steps would run", ["step", "", "why"], rows
+                )
+            else:
+                click.echo(f"{item.platform.name}: nothing to run, {kept} steps are in the store")
+            for line in item.release:
+                click.echo(f"  {line}")
+    errors = [error for item in plans for error in item.errors]
+    for error in errors:
+        say(f"error: {error}")
+    if errors:
+        raise SystemExit(max(int(error.exit_code) for error in errors))
+
+
+@click.command()
+@spec_options
+@_platforms
+@click.option("--force", is_flag=True, help="Run every step again.")
+@click.option("--force-model", "forced", multiple=True, help="Run the steps of this model again; may be repeated.")
+@click.option("--jobs", "-j", type=click.IntRange(min=1), help="Steps at once.  [default: the cores of this machine]")
+@click.option("--update-sources", is_flag=True, help="Resolve package sources anew instead of holding to forge.lock.")
+@click.option("--no-wait", is_flag=True, help="Fail instead of waiting for another build of this spec.")
+@json_option
+def build(
+    spec: Path | None,
+    overlays: tuple[Path, ...],
+    platforms: tuple[str, ...],
+    force: bool,
+    forced: tuple[str, ...],
+    jobs: int | None,
+    update_sources: bool,
+    no_wait: bool,
+    as_json: bool,
+) -> None:
+    """Build what changed, compose a release for each platform, and make it current."""
+    from tritonforge.actions.build import BuildOptions, first_error
+    from tritonforge.actions.build import build as run_build
+    from tritonforge.actions.workspace import open_workspace
+
+    workspace = open_workspace(spec, overlays)
+    options = BuildOptions(platforms, ("*",) if force else forced, jobs, update_sources, not no_wait)
+    with _progress(quiet=as_json) as observer:
+        outcome = run_build(workspace, options, observer)
+    if as_json:
+        emit_json({"platforms": [item.to_json() for item in outcome.platforms]})
+    else:
+        for item in outcome.platforms:
+            _summary(item)
+    _failures(outcome)
+    if outcome.failures:
+        raise SystemExit(int(first_error(outcome.failures).exit_code) or int(ExitCode.BAD))
+
+
+def _summary(item: PlatformOutcome) -> None:
+    ran, kept = item.count("built"), item.count("cached")
+    what = f"{ran} steps run, {kept} unchanged" if ran else f"nothing to build, {kept} steps unchanged"
+    head = f"{item.platform.name}: {what} ({item.seconds:.1f} s)"
+    if item.release is None:
+        click.echo(f"{head}; no release was made")
+        return
+    if item.new:
+        state = "new release"
+    elif item.flipped:
+        state = "back to release"
+    else:
+        state = "still release"
+    click.echo(f"{head}; {state} {item.release.digest[:12]}")
+    if item.new:
+        rows = [
+            [
+                entry["folder"],
+                entry["version"],
+                entry["backend"],
+                entry["max_batch_size"] or "–",
+                entry["artifact"][:12],
+            ]
+            for entry in item.release.models()
+        ]
+        table(None, ["model", "version", "backend", "max batch", "artifact"], rows)
+        click.echo(f"serve it with --model-repository {item.release.folder.parent.parent / 'current' / 'models'}")
+    for warning in item.warnings:
+        say(f"warning: {warning}")
+
+
+def _failures(outcome: BuildOutcome) -> None:
+    for failure in outcome.failures:
+        say(click.style("error: ", fg="red", bold=True) + f"{failure.model}: {failure.error}")
+    failed = {failure.model for failure in outcome.failures}
+    if failed:
+        names = {result.node.model for item in outcome.platforms for result in item.results.values()} - failed
+        if names:
+            say(f"built all the same, and kept: {', '.join(sorted(names))}")
+
+
+class _progress:
+    """Live progress on a terminal; one line a step elsewhere; nothing for ``--json``."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.quiet = quiet
+
+    def __enter__(self) -> Observer:
+        from tritonforge.actions.build import Observer
+
+        if self.quiet:
+            self._bar: Any = None
+            return Observer()
+        stream = console(stderr=True)
+        self._bar = None
+        if stream.is_terminal:
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                SpinnerColumn,
+                TextColumn,
+                TimeElapsedColumn,
+            )
+
+            self._bar = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                console=stream,
+            )
+            self._bar.start()
+        return _drawing(self._bar)
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def _drawing(bar: Any) -> Observer:
+    from tritonforge.actions.build import Observer
+
+    class Drawing(Observer):
+        running: dict[str, None]
+
+        def __init__(self) -> None:
+            self.running = {}
+            self.task: Any = None
+
+        def _line(self, text: str) -> None:
+            if bar is None:
+                say(text)
+            else:
+                bar.console.print(text)
+
+        def waiting(self, holder: str) -> None:
+            self._line(f"waiting for {holder}")
+
+        def platform(self, platform: Any, graph: Any) -> None:
+            self.name = platform.name
+            if bar is not None:
+                self.task = bar.add_task(platform.name, total=len(graph.nodes))
+
+        def _show(self, advance: int) -> None:
+            if bar is not None:
+                bar.update(self.task, advance=advance, description=f"{self.name} {', '.join(self.running)}"[:60])
+
+        def started(self, node: Any) -> None:
+            self.running[node.id] = None
+            self._show(0)
+
+        def finished(self, result: Any) -> None:
+            self.running.pop(result.node.id, None)
+            if result.status == "built":
+                self._line(f"  built {result.node.id} in {result.seconds:.1f} s ({'; '.join(result.reasons)})")
+            elif result.status == "failed":
+                self._line(f"  FAILED {result.node.id}")
+            self._show(1)
+
+    return Drawing()

@@ -1,0 +1,117 @@
+"""The ``tritonforge`` program. Commands are imported when they are run, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any, Final
+
+import click
+
+from tritonforge import __version__
+from tritonforge.errors import ExitCode, ForgeError
+
+_COMMANDS: Final[dict[str, tuple[str, str]]] = {
+    "init": ("tritonforge.cli.init:init", "Write a commented forge.yaml."),
+    "plan": ("tritonforge.cli.build:plan", "Show what a build would run, and why."),
+    "build": ("tritonforge.cli.build:build", "Build the models and publish a release."),
+    "config": ("tritonforge.cli.config:config", "Show a model's config.pbtxt and where each field came from."),
+    "validate": ("tritonforge.cli.serve:validate", "Load a release in a live Triton and compare its answers."),
+    "serve": ("tritonforge.cli.serve:serve", "Serve a release until interrupted."),
+    "infer": ("tritonforge.cli.serve:infer", "Ask a served model: a file, a text, or JSON."),
+    "gate": ("tritonforge.cli.gate:gate", "Measure with perf_analyzer and judge against the spec's bounds."),
+    "report": ("tritonforge.cli.report:report", "Write the report of a release as HTML and JSON."),
+    "release": ("tritonforge.cli.release:release", "Show releases and what they were proven on."),
+    "runtime": ("tritonforge.cli.runtime:runtime", "Install or list the embedded Triton."),
+    "cache": ("tritonforge.cli.cache:cache", "List the store, or free space in it."),
+    "spec": ("tritonforge.cli.spec:spec", "Print the JSON Schema of forge.yaml."),
+}
+
+
+class Commands(click.Group):
+    """Knows every command's name and one line of help without importing it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, attribute = _COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            from tritonforge.errors import did_you_mean
+
+            hint = did_you_mean(args[0], _COMMANDS)
+            ctx.fail(f"there is no command '{args[0]}'." + (f" {hint[0].upper()}{hint[1:]}" if hint else ""))
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="tritonforge")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """From trained models to a proven, served NVIDIA Triton repository.
+
+    The spec is forge.yaml in this folder unless --spec names another. Exit codes: 0 good, 1 what was checked is bad,
+    2 wrong usage or spec, 3 this machine lacks something, 4 inconclusive, 5 interrupted, 70 a defect of tritonforge.
+
+    Completion: eval "$(_TRITONFORGE_COMPLETE=bash_source tritonforge)" (or zsh_source, fish_source).
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the program; leaves with the exit code of what happened."""
+    argv = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in argv
+    if debug and argv and argv[0] != "--debug":
+        # One flag, wherever it is written.
+        argv = ["--debug", *[item for item in argv if item != "--debug"]]
+    try:
+        code = cli.main(argv, prog_name="tritonforge", standalone_mode=False)
+    except click.exceptions.Exit as leaving:
+        sys.exit(leaving.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(int(ExitCode.USAGE))
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted: run the command again to go on", err=True)
+        sys.exit(int(ExitCode.INTERRUPTED))
+    except ForgeError as error:
+        if debug:
+            raise
+        _show(error, "--json" in argv)
+        sys.exit(int(error.exit_code))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(int(ExitCode.OK))
+    except Exception as error:
+        if debug:
+            raise
+        click.echo(
+            f"tritonforge itself failed: {type(error).__name__}: {error}\n"
+            "  hint: run the command again with --debug and report what it prints",
+            err=True,
+        )
+        sys.exit(int(ExitCode.INTERNAL))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _show(error: ForgeError, as_json: bool) -> None:
+    if as_json:
+        import json
+
+        click.echo(json.dumps(error.to_json(), ensure_ascii=False))
+    click.echo(click.style("error: ", fg="red", bold=True) + str(error), err=True)
+
+
+if __name__ == "__main__":
+    main()

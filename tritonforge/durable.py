@@ -1,0 +1,173 @@
+"""Writes that are whole or absent: stage beside, fsync, rename.
+
+Every durable step has a name (:data:`FAULT_POINTS`). ``TRITONFORGE_FAULT=NAME[:kill|:enospc]`` makes the process die
+with SIGKILL, or meet a full disk, at that step; ``tests/faults`` goes through all of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from tritonforge.errors import EnvironmentLacks, ForgeError
+
+FAULT_POINTS: Final[tuple[str, ...]] = (
+    "store.blob.link",
+    "store.blob.linked",
+    "store.manifest.rename",
+    "store.key.link",
+    "store.key.linked",
+    "build.record.rename",
+    "lock.rename",
+    "lock.renamed",
+    "release.stage",
+    "release.staged",
+    "release.rename",
+    "release.renamed",
+    "current.flip",
+    "current.flipped",
+    "evidence.rename",
+    "release.prune",
+)
+
+
+def fault_point(name: str) -> None:
+    """Mark a durable step; acts only when ``TRITONFORGE_FAULT`` names it."""
+    asked = os.environ.get("TRITONFORGE_FAULT")
+    if not asked:
+        return
+    wanted, _, how = asked.partition(":")
+    if wanted != name:
+        return
+    if how == "enospc":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the names in ``folder`` durable."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def fsync_file(path: Path) -> None:
+    """Make the bytes of ``path`` durable."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_atomic(path: Path, data: bytes, *, before: str | None = None, after: str | None = None) -> None:
+    """Replace ``path`` by ``data`` in one rename; ``before`` and ``after`` name fault points around it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    staged = Path(name)
+    try:
+        with os.fdopen(fd, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fchmod(stream.fileno(), 0o644)
+            os.fsync(stream.fileno())
+        if before:
+            fault_point(before)
+        os.replace(staged, path)
+    except BaseException:
+        staged.unlink(missing_ok=True)
+        raise
+    fsync_folder(path.parent)
+    if after:
+        fault_point(after)
+
+
+def write_json(path: Path, value: object, *, before: str | None = None, after: str | None = None) -> None:
+    """Write ``value`` as indented JSON with sorted keys, atomically."""
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    write_atomic(path, text.encode(), before=before, after=after)
+
+
+def point_link(link: Path, target: str) -> None:
+    """Make the symbolic link ``link`` point at ``target`` in one rename."""
+    staged = link.with_name(f".{link.name}.{os.getpid()}.tmp")
+    staged.unlink(missing_ok=True)
+    os.symlink(target, staged)
+    fault_point("current.flip")
+    os.replace(staged, link)
+    fsync_folder(link.parent)
+    fault_point("current.flipped")
+
+
+@contextlib.contextmanager
+def folder_lock(
+    path: Path, *, shared: bool = False, wait: bool = True, notify: Callable[[str], None] | None = None
+) -> Iterator[None]:
+    """Hold an advisory lock that the kernel releases when its holder dies.
+
+    The holder's process id, host and start stand in the file, so that whoever waits can say for whom.
+    ``notify`` is called once with that text when the lock is held by another.
+
+    Raises:
+        EnvironmentLacks: it is held by another process and ``wait`` is false.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        try:
+            fcntl.flock(fd, mode | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(fd, 400, 0).decode(errors="replace").strip() or "another process"
+            if not wait:
+                raise EnvironmentLacks(
+                    f"{path.parent} is in use by {holder}", hint="wait for it to end, or stop it"
+                ) from None
+            if notify is not None:
+                notify(holder)
+            fcntl.flock(fd, mode)
+        if not shared:
+            os.ftruncate(fd, 0)
+            stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()} since {stamp}\n".encode(), 0)
+        yield
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def disk_errors(what: str, path: Path) -> Iterator[None]:
+    """Turn the file system's errors into one clear :class:`EnvironmentLacks`."""
+    try:
+        yield
+    except ForgeError:
+        raise
+    except OSError as error:
+        raise describe_os_error(error, what, path) from error
+
+
+def describe_os_error(error: OSError, what: str, path: Path) -> EnvironmentLacks:
+    """Say what the file system refused, where, and what to do."""
+    where = error.filename if isinstance(error.filename, str) and os.sep in error.filename else str(path)
+    hints = {
+        errno.ENOSPC: "free some space (`tritonforge cache gc` frees the store), then run the command again: it goes on",
+        errno.EDQUOT: "the disk quota is used up: free some space, then run the command again",
+        errno.EROFS: "the file system is mounted read-only: choose another folder or mount it writable",
+        errno.EACCES: "change the permissions or the owner of that folder, or run as a user who may write there",
+        errno.EPERM: "change the permissions or the owner of that folder, or run as a user who may write there",
+    }
+    return EnvironmentLacks(
+        f"{what}: {os.strerror(error.errno) if error.errno else error}", found=where, hint=hints.get(error.errno or 0)
+    )

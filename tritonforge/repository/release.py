@@ -1,0 +1,303 @@
+"""Releases: immutable folders named by their digest, published by one rename and one flip of ``current``.
+
+``build/<platform>/releases/<digest>/`` holds ``models/`` (exactly what Triton reads), ``golden/`` (the cases that prove
+it) and ``release.json``, whose sha256 is the digest. Nothing in it depends on when or where it was made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from tritonforge.artifact.artifact import Artifact, inside
+from tritonforge.artifact.digest import digest_bytes
+from tritonforge.artifact.signature import Signature
+from tritonforge.artifact.store import ArtifactStore
+from tritonforge.durable import disk_errors, fault_point, fsync_folder, point_link, write_json
+from tritonforge.errors import SpecError, UsageError, did_you_mean
+
+SCHEMA: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A file of a release that is a file of an artifact."""
+
+    artifact: Artifact
+    path: str
+
+
+Content = bytes | Stored
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseDraft:
+    """A release that is not on disk yet: its document and all its files by path."""
+
+    document: Mapping[str, Any]
+    files: Mapping[str, Content]
+    folders: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> bytes:
+        """The bytes of ``release.json``."""
+        return (json.dumps(self.document, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+    @property
+    def digest(self) -> str:
+        """The sha256 (hex) of ``release.json``, which names every other file's."""
+        return digest_bytes(self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A release on disk."""
+
+    folder: Path
+    document: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """Its name."""
+        return self.folder.name
+
+    @property
+    def models_folder(self) -> Path:
+        """What ``--model-repository`` takes."""
+        return self.folder / "models"
+
+    def golden_folder(self, name: str) -> Path:
+        """Where the cases of a public name are."""
+        return self.folder / "golden" / name
+
+    def models(self) -> list[Mapping[str, Any]]:
+        """The entries of ``release.json``, one a folder of the repository."""
+        return list(self.document["models"])
+
+    def served(self, name: str) -> Mapping[str, Any]:
+        """The entry that owns a public name.
+
+        Raises:
+            UsageError: there is none.
+        """
+        for entry in self.models():
+            if entry["folder"] == name:
+                return entry
+        names = [entry["folder"] for entry in self.models()]
+        raise UsageError(f"this release has no model '{name}'", hint=did_you_mean(name, names))
+
+    def signature(self, name: str) -> Signature:
+        """The signature behind a public name."""
+        return Signature.from_json(self.served(name)["signature"])
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What publishing did: ``new`` when the release was not there, ``flipped`` when ``current`` moved."""
+
+    release: Release
+    new: bool
+    flipped: bool
+
+
+class PlatformFolder:
+    """``build/<platform>``: its releases, evidence and ``current``."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @property
+    def releases(self) -> Path:
+        """Where releases are."""
+        return self.root / "releases"
+
+    @property
+    def current_link(self) -> Path:
+        """The only thing that changes."""
+        return self.root / "current"
+
+    def current(self) -> Release | None:
+        """The release that ``current`` names."""
+        try:
+            return read_release(self.current_link.resolve(strict=True))
+        except (OSError, SpecError):
+            return None
+
+    def find(self, reference: str | None) -> Release:
+        """A release by (the beginning of) its digest; the current one without.
+
+        Raises:
+            UsageError: there is none, or several begin so.
+        """
+        if reference is None or reference == "current":
+            found = self.current()
+            if found is None:
+                raise UsageError(f"{self.root} has no release yet", hint="run `tritonforge build`")
+            return found
+        names = [path.name for path in self._all() if path.name.startswith(reference)]
+        if len(names) != 1:
+            raise UsageError(
+                f"{'no' if not names else 'more than one'} release begins with '{reference}'",
+                found=", ".join(name[:12] for name in names) or None,
+            )
+        return read_release(self.releases / names[0])
+
+    def _all(self) -> list[Path]:
+        if not self.releases.is_dir():
+            return []
+        return [path for path in self.releases.iterdir() if len(path.name) == 64 and path.is_dir()]
+
+    def history(self) -> list[Mapping[str, str]]:
+        """When which release became current, oldest first."""
+        try:
+            return list(json.loads((self.root / "history.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            return []
+
+    def publish(self, draft: ReleaseDraft, store: ArtifactStore) -> Published:
+        """Make the release durable, then current; what was current stays whole at every instant.
+
+        Raises:
+            EnvironmentLacks: the folder cannot be written, or the disk is full; nothing changed then.
+        """
+        target = self.releases / draft.digest
+        with disk_errors("cannot publish the release", target):
+            self.releases.mkdir(parents=True, exist_ok=True)
+            self._sweep()
+            new = not _is_whole(target, draft)
+            if new:
+                self._stage(draft, store, target)
+            flipped = not (self.current_link.is_symlink() and self.current_link.readlink() == Path("releases") / draft.digest)
+            if flipped:
+                point_link(self.current_link, f"releases/{draft.digest}")
+            entries = self.history()
+            if not entries or entries[-1]["release"] != draft.digest:
+                at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+                write_json(self.root / "history.json", [*entries, {"release": draft.digest, "at": at}])
+        return Published(read_release(target), new, flipped)
+
+    def _stage(self, draft: ReleaseDraft, store: ArtifactStore, target: Path) -> None:
+        fault_point("release.stage")
+        staging = Path(tempfile.mkdtemp(prefix=f".staging-{os.getpid()}-", dir=self.releases))
+        try:
+            staging.chmod(0o755)
+            for path, content in draft.files.items():
+                file = inside(staging, path)
+                if isinstance(content, Stored):
+                    store.place(content.artifact, content.path, file)
+                else:
+                    _write(file, content)
+            for folder in draft.folders:
+                inside(staging, folder).mkdir(parents=True, exist_ok=True)
+            _write(staging / "release.json", draft.text)
+            for base, _, _ in os.walk(staging):
+                fsync_folder(Path(base))
+            fault_point("release.staged")
+            if target.exists():  # a damaged one: somebody changed an immutable folder
+                target.rename(staging.with_name(f"{staging.name}-damaged"))
+            fault_point("release.rename")
+            staging.rename(target)
+            fsync_folder(self.releases)
+            fault_point("release.renamed")
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+
+    def _sweep(self) -> None:
+        """Remove what killed builds left; the build lock is held, so nobody else stages here."""
+        for left in self.releases.glob(".staging-*"):
+            shutil.rmtree(left, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def hold(self, release: Release) -> Iterator[None]:
+        """Keep a release from being pruned while a process uses it; ends with the process."""
+        folder = self.root / "in-use"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(folder / release.digest, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError:  # a read-only folder cannot be pruned either
+            yield
+            return
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def prune(self, keep: int) -> list[str]:
+        """Delete all but the newest ``keep`` releases, the current one and those in use; their digests."""
+        order = [entry["release"] for entry in self.history()]
+        newest = list(dict.fromkeys(reversed(order)))
+        current = self.current()
+        spared = {*newest[:keep], *([] if current is None else [current.digest])}
+        gone = []
+        for path in self._all():
+            if path.name in spared:
+                continue
+            with contextlib.suppress(OSError), self._unused(path.name):
+                fault_point("release.prune")
+                doomed = self.releases / f".staging-pruned-{path.name[:16]}"
+                path.rename(doomed)  # a half-deleted release must not look like one
+                shutil.rmtree(doomed, ignore_errors=True)
+                (self.root / "in-use" / path.name).unlink(missing_ok=True)
+                gone.append(path.name)
+        return gone
+
+    @contextlib.contextmanager
+    def _unused(self, digest: str) -> Iterator[None]:
+        file = self.root / "in-use" / digest
+        if not file.exists():
+            yield
+            return
+        descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def read_release(folder: Path) -> Release:
+    """A release from its folder.
+
+    Raises:
+        SpecError: there is no ``release.json`` of a known format.
+    """
+    try:
+        document = json.loads((folder / "release.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SpecError(f"{folder} is no release", found=str(error)) from None
+    if document.get("schema") != SCHEMA:
+        raise SpecError(f"{folder} has another format", expected=f"schema {SCHEMA}", found=str(document.get("schema")))
+    return Release(folder, document)
+
+
+def _is_whole(target: Path, draft: ReleaseDraft) -> bool:
+    try:
+        if (target / "release.json").read_bytes() != draft.text:
+            return False
+        for path, content in draft.files.items():
+            size = content.artifact.files[content.path].size if isinstance(content, Stored) else len(content)
+            if (target / path).stat().st_size != size:
+                return False
+    except OSError:
+        return False
+    return all((target / folder).is_dir() for folder in draft.folders)
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("xb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fchmod(stream.fileno(), 0o444)
+        os.fsync(stream.fileno())

@@ -1,0 +1,1 @@
+"""Find what a spec names, and read a model's signature. May import only ``errors``, ``durable``, ``artifact``, ``spec``."""

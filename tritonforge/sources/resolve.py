@@ -1,0 +1,140 @@
+"""From a ``SourceRef`` to files on this machine with their digests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from tritonforge.artifact.digest import FileDigests, digest_of
+from tritonforge.errors import Place, SpecError, did_you_mean
+from tritonforge.sources.package import package_file
+from tritonforge.spec.lock import Lock, LockedSource
+from tritonforge.spec.models import SourceRef
+
+_SKIPPED: Final = {"__pycache__", ".git", ".ipynb_checkpoints", ".DS_Store"}
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file that a step reads: where it lies now, and what it holds."""
+
+    path: Path
+    sha256: str
+    size: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Its content, without the place: what a key is made of."""
+        return {"sha256": self.sha256, "size": self.size}
+
+
+@dataclass(frozen=True, slots=True)
+class Resolver:
+    """Resolves sources of one spec: ``folder`` is the spec's, ``cache`` keeps fetched packages.
+
+    What was resolved is noted in ``lock``; what the lock says already is held to.
+    """
+
+    folder: Path
+    cache: Path
+    digests: FileDigests
+    lock: Lock
+    update: bool = False
+
+    def file(self, source: SourceRef, place: Place) -> SourceFile:
+        """The one file that ``source`` names.
+
+        Raises:
+            SpecError: it is missing, a folder, or not the content that the spec or the lock expects.
+            EnvironmentLacks: its package can be neither found nor fetched.
+        """
+        if source.package is not None:
+            return self._from_package(source, place)
+        path = self._path(source, place)
+        if path.is_dir():
+            raise SpecError("a source is a folder", place=place, found=str(path), expected="a file")
+        found = self._read(path)
+        self._expect(found, source, place)
+        return found
+
+    def tree(self, source: SourceRef, place: Place) -> dict[str, SourceFile]:
+        """The file, or all files of the folder, that ``source`` names, by POSIX path below it."""
+        if source.package is None:
+            path = self._path(source, place)
+            if path.is_dir():
+                files = {file.relative_to(path).as_posix(): self._read(file) for file in _walk(path, place)}
+                if source.sha256 is not None:
+                    found = digest_of({name: file.sha256 for name, file in files.items()})
+                    if found != source.sha256:
+                        raise SpecError(
+                            "a source folder is not the one that the spec expects",
+                            place=place,
+                            expected=source.sha256,
+                            found=found,
+                        )
+                return files
+        found_file = self.file(source, place)
+        return {found_file.path.name: found_file}
+
+    def _path(self, source: SourceRef, place: Place) -> Path:
+        assert source.path is not None
+        path = (self.folder / os.path.expanduser(source.path)).absolute()
+        if not path.exists():
+            near = (
+                did_you_mean(path.name, [item.name for item in path.parent.iterdir()]) if path.parent.is_dir() else None
+            )
+            raise SpecError("a source is missing", place=place, expected="a file or folder", found=str(path), hint=near)
+        return path
+
+    def _read(self, path: Path) -> SourceFile:
+        try:
+            sha256, size = self.digests.digest(path)
+        except OSError as error:
+            raise SpecError(f"cannot read a source: {error.strerror}", found=str(path)) from None
+        return SourceFile(path, sha256, size)
+
+    def _from_package(self, source: SourceRef, place: Place) -> SourceFile:
+        assert source.package is not None and source.file is not None
+        name = str(source)
+        locked = None if self.update else self.lock.sources.get(name)
+        version = source.version or (None if locked is None else locked.version)
+        path, resolved = package_file(source.package, version, source.file, self.cache, place)
+        found = self._read(path)
+        self._expect(found, source, place)
+        if locked is not None and locked.sha256 != found.sha256:
+            raise SpecError(
+                f"{name} is not what forge.lock says",
+                place=place,
+                expected=f"sha256 {locked.sha256}",
+                found=f"sha256 {found.sha256}",
+                hint="if the change is wanted, run `tritonforge build --update-sources`",
+            )
+        self.lock.sources[name] = LockedSource(resolved, found.sha256)
+        return found
+
+    @staticmethod
+    def _expect(found: SourceFile, source: SourceRef, place: Place) -> None:
+        if source.sha256 is not None and source.sha256 != found.sha256:
+            raise SpecError(
+                "a source is not the content that the spec expects",
+                place=place,
+                expected=f"sha256 {source.sha256}",
+                found=f"sha256 {found.sha256} in {found.path}",
+            )
+
+
+def _walk(folder: Path, place: Place) -> Iterator[Path]:
+    """Files below ``folder``; links may point anywhere inside it, never out of it."""
+    root = folder.resolve()
+    for base, folders, names in os.walk(folder, followlinks=False):
+        folders[:] = sorted(name for name in folders if name not in _SKIPPED)
+        for name in sorted(names):
+            path = Path(base) / name
+            if name in _SKIPPED or name.endswith(".pyc"):
+                continue
+            if path.is_symlink() and not path.resolve().is_relative_to(root):
+                raise SpecError("a link in a source folder leads out of it", place=place, found=str(path))
+            if path.is_file():
+                yield path

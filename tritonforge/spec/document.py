@@ -1,0 +1,166 @@
+"""YAML read with the place of every value kept, so that an error can name its line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from tritonforge.errors import Place, SpecError
+
+MAX_BYTES: Final = 8 << 20
+Path_ = tuple[str | int, ...]
+
+
+@dataclass(slots=True)
+class Document:
+    """Plain data, and where each value of it stands.
+
+    ``places`` is keyed by the path of keys and indices; ``aliases`` says that what stands at one path was written at
+    another (a model's key that came from ``defaults``).
+    """
+
+    data: dict[str, Any]
+    places: dict[Path_, Place] = field(default_factory=dict)
+    aliases: dict[Path_, Path_] = field(default_factory=dict)
+
+    def place(self, path: Path_) -> Place:
+        """The place of ``path``, or of its nearest parent that was written."""
+        name = dotted(path)
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.aliases:
+                path = (*self.aliases[path[:length]], *path[length:])
+                break
+        while True:
+            if path in self.places:
+                found = self.places[path]
+                return Place(found.file, found.line, name or None)
+            if not path:
+                return Place(field=name or None)
+            path = path[:-1]
+
+
+def dotted(path: Path_) -> str:
+    """``('models', 'a', 'input', 0)`` as ``models.a.input[0]``."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def read(file: Path) -> Document:
+    """Read one YAML file.
+
+    Raises:
+        SpecError: it is missing, too large, no YAML, has a key twice, or is not a mapping.
+    """
+    try:
+        if file.stat().st_size > MAX_BYTES:
+            raise SpecError(f"{file.name} is larger than {MAX_BYTES >> 20} MiB", place=Place(file))
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SpecError(
+            f"there is no {file.name}",
+            place=Place(file),
+            hint="run `tritonforge init` to write a commented example, or name another with --spec",
+        ) from None
+    except IsADirectoryError:
+        raise SpecError(f"{file} is a folder", place=Place(file), expected="a YAML file") from None
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{file.name} is not UTF-8 text", place=Place(file), found=str(error)) from None
+    except OSError as error:
+        raise SpecError(f"cannot read {file.name}: {error.strerror}", place=Place(file)) from None
+    return parse(text, file)
+
+
+def parse(text: str, file: Path) -> Document:
+    """Parse YAML ``text``; ``file`` is only named in places."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            raise SpecError(f"{file.name} is empty", place=Place(file), expected="a mapping with apiVersion, models, …")
+        document = Document({})
+        value = _value(node, (), document, file, loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        raise SpecError(
+            f"{file.name} is not valid YAML: {error.problem}",
+            place=Place(file, None if mark is None else mark.line + 1),
+            found=error.context,
+        ) from None
+    except yaml.YAMLError as error:
+        raise SpecError(f"{file.name} is not valid YAML: {error}", place=Place(file)) from None
+    except RecursionError:
+        raise SpecError(f"{file.name} is nested too deeply", place=Place(file)) from None
+    finally:
+        loader.dispose()
+    if not isinstance(value, dict):
+        raise SpecError(f"{file.name} is a {type(value).__name__}", place=Place(file, 1), expected="a mapping")
+    document.data = value
+    return document
+
+
+def _value(node: yaml.Node, path: Path_, document: Document, file: Path, loader: Any) -> Any:
+    document.places[path] = Place(file, node.start_mark.line + 1)
+    if isinstance(node, yaml.MappingNode):
+        mapping: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = loader.construct_object(key_node, deep=True)
+            place = Place(file, key_node.start_mark.line + 1, dotted(path) or None)
+            if isinstance(key, bool) or not isinstance(key, str | int):
+                raise SpecError("a key must be text", place=place, found=f"{key!r}", hint="put the key in quotes")
+            name = str(key)
+            if name == "<<":
+                raise SpecError("YAML merge keys are not taken", place=place, hint="use `defaults:` or `include:`")
+            if name in mapping:
+                raise SpecError(f"the key '{name}' stands twice", place=place, hint="delete one of the two")
+            mapping[name] = _value(value_node, (*path, name), document, file, loader)
+            document.places[(*path, name)] = Place(file, key_node.start_mark.line + 1)
+        return mapping
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(item, (*path, index), document, file, loader) for index, item in enumerate(node.value)]
+    value = loader.construct_object(node, deep=True)
+    if value is not None and not isinstance(value, str | int | float | bool):
+        # A date or a binary: YAML guesses; a spec means the text.
+        return node.value
+    return value
+
+
+def merge(base: Document, over: Document) -> Document:
+    """``over`` on top of ``base``: mappings merge, ``null`` removes, everything else replaces."""
+    places = dict(base.places)
+    data = _merge(base.data, over.data, (), places, over)
+    places[()] = over.places.get((), base.places.get((), Place()))
+    return Document(data, places)
+
+
+def _merge(
+    base: Mapping[str, Any], over: Mapping[str, Any], path: Path_, places: dict[Path_, Place], source: Document
+) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        here = (*path, key)
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = _merge(merged[key], value, here, places, source)
+            continue
+        if value is None and key in merged:
+            del merged[key]
+            continue
+        merged[key] = value
+        _take_places(value, here, places, source)
+    return merged
+
+
+def _take_places(value: Any, path: Path_, places: dict[Path_, Place], source: Document) -> None:
+    if path in source.places:
+        places[path] = source.places[path]
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _take_places(item, (*path, key), places, source)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _take_places(item, (*path, index), places, source)

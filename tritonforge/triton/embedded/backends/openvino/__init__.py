@@ -1,0 +1,1 @@
+"""Files that go into the backend directory's folder ``openvino``."""
