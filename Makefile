@@ -8,7 +8,15 @@ FORGE := $(BIN)/tritonforge
 .PHONY: demo test check lint types layers format docs lock bench clean
 
 demo: $(VENV)/.demo
-	@PYTHON="$(BIN)/python" $(BIN)/python -m tritonforge.demo $(SPEC)
+	@$(FORGE) build --spec $(SPEC)
+	@$(FORGE) validate --spec $(SPEC) --reuse
+	@$(FORGE) gate --spec $(SPEC) --reuse
+	@$(FORGE) report --spec $(SPEC)
+	@echo
+	@echo "Serve it, and ask it about a file:"
+	@echo "  source $(BIN)/activate && cd repositories/file-type"
+	@echo "  tritonforge serve &"
+	@echo "  tritonforge infer file-type samples/page.html"
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not slow"

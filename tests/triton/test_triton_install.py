@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import multiprocessing
 import platform
 import sys
@@ -12,9 +13,10 @@ import pytest
 
 from tritonforge.errors import CheckFailed, EnvironmentLacks
 from tritonforge.triton.embedded import fetch as fetching
-from tritonforge.triton.embedded import install as installing
 from tritonforge.triton.embedded.wheels import WHEELS, WheelFile
 
+# The package hands on the function of the same name.
+installing = importlib.import_module("tritonforge.triton.embedded.install")
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 

@@ -132,7 +132,7 @@ def validate(
         if known is not None:
             return known
     with folder.hold(release), open_server(workspace, release, choice, explicit=True, progress=progress) as server:
-        models = [_one(release, entry, server, progress) for entry in _load_order(release)]
+        models = [_one(release, entry, server, progress) for entry in load_order(release)]
         described = server.describe()
     result = Validation(release.digest, platform.name, described, models)
     hardware = describe().to_json()
@@ -171,7 +171,7 @@ def _known(workspace: Workspace, release: Release, platform: str, choice: Server
     return Validation(release.digest, platform, server, models, reused=True)
 
 
-def _load_order(release: Release) -> list[Mapping[str, Any]]:
+def load_order(release: Release) -> list[Mapping[str, Any]]:
     """Models, then ensembles after their members, then routers."""
     entries = {entry["folder"]: entry for entry in release.models()}
     placed: dict[str, Mapping[str, Any]] = {}
@@ -181,7 +181,7 @@ def _load_order(release: Release) -> list[Mapping[str, Any]]:
             return
         entry = entries[folder]
         if entry["kind"] == "ensemble":
-            config = parse((release.models_folder / folder / "config.pbtxt").read_text(encoding="utf-8"), None)
+            config = parse((release.models_folder / folder / "config.pbtxt").read_text(encoding="utf-8"))
             for step in config.ensemble_scheduling.step:
                 place(step.model_name, (*above, folder))
         if entry["kind"] == "router":
@@ -201,7 +201,7 @@ def _one(
     model = ModelValidation(entry["folder"], entry["name"], entry["version"], entry["artifact"], entry["config"])
     clock = time.monotonic()
     progress(f"{model.folder}: loading")
-    published = parse((release.models_folder / model.folder / "config.pbtxt").read_text(encoding="utf-8"), None)
+    published = parse((release.models_folder / model.folder / "config.pbtxt").read_text(encoding="utf-8"))
     try:
         model.overridden = server.load(model.folder, published)
         model.loaded = True

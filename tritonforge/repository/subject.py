@@ -36,6 +36,10 @@ class Subject:
     ) -> SpecError:
         """An error at the place of a value, saying what wrote it."""
         source = self.source(path)
+        for length in range(len(path) - 1, 0, -1):
+            # What was removed, or follows from something that was said, is best explained by its surroundings.
+            if source.place is None:
+                source = self.source(path[:length])
         field = dotted(path)
         place = source.place
         if place is None:

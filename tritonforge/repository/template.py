@@ -123,9 +123,10 @@ def _find(loader: Any, kind: str, name: str, folders: Sequence[Path], place: Pla
             place=place,
             expected="a house style, or a path below the spec's folder or one of `templates:`",
         )
-    for candidate in (f"{kind}/{name}{suffix}", f"{name}{suffix}", name):
-        if (candidate != name or name.endswith(".j2")) and loader.locate(candidate) is not None:
-            return candidate
+    for root in (*folders, house_templates()):
+        for candidate in (f"{kind}/{name}{suffix}", f"{name}{suffix}", name):
+            if (candidate != name or name.endswith(".j2")) and loader.locate(candidate, [root]) is not None:
+                return candidate
     known = list(house_names(kind))
     for folder in folders:
         known += [path.relative_to(folder).as_posix() for path in folder.glob(f"*{suffix}")][:20]
@@ -163,8 +164,8 @@ def _environment(roots: Sequence[Path]) -> Any:
         def __init__(self) -> None:
             self.files: dict[str, Path] = {}
 
-        def locate(self, name: str) -> Path | None:
-            for root in roots:
+        def locate(self, name: str, within: Sequence[Path] = roots) -> Path | None:
+            for root in within:
                 real, target = root.resolve(), (root / name).resolve()
                 if target.is_file() and target.is_relative_to(real):
                     return target

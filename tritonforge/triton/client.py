@@ -205,13 +205,15 @@ class Client:
             pause = min(pause * 1.5, 0.5)
 
     def _reason(self, name: str, refusal: CheckFailed | None, failed: list[IndexEntry]) -> str:
-        if failed:
-            return "; ".join(f"version {entry.version}: {entry.reason}" for entry in failed)
         logged = None if self._explain is None else self._explain(name)
+        if len(failed) > 1 or (failed and logged is None):
+            return "; ".join(f"version {entry.version}: {entry.reason}" for entry in failed)
         if logged is not None:
             return logged
         return "no version of it is ready" if refusal is None else refusal.message
 
 
 def _lines(entries: list[IndexEntry]) -> list[str]:
+    if len(entries) < 2:
+        return []  # the message says it all
     return [f"version {item.version or '?'}: {item.state or 'unknown'} {item.reason}".rstrip() for item in entries]

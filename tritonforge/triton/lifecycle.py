@@ -7,7 +7,6 @@ import http.client
 import shutil
 import tempfile
 import time
-import weakref
 from pathlib import Path
 from typing import Final
 
@@ -43,7 +42,7 @@ class RunningServer:
         self._process = process
         self._offset = offset
         self._owns_log = owned
-        self._clients: weakref.WeakSet[Client] = weakref.WeakSet()
+        self._clients: list[Client] = []
 
     def __enter__(self) -> RunningServer:
         return self
@@ -64,7 +63,7 @@ class RunningServer:
     def client(self) -> Client:
         """A new client of this server, which explains failed loads from the server's log."""
         client = Client(self.connection, explain=self.explain)
-        self._clients.add(client)
+        self._clients.append(client)
         return client
 
     def log(self) -> str:
@@ -86,7 +85,7 @@ class RunningServer:
     def stop(self, grace: float | None = None) -> None:
         """Stop the server and remove what it left; 0 kills it at once, None allows ``launch.exit_timeout``."""
         # An idle HTTP connection keeps Triton from ending until its exit timeout is over.
-        for client in list(self._clients):
+        for client in self._clients:
             client.close()
         self._process.stop(self.launch.exit_timeout + 1.0 if grace is None else grace)
         if self._owns_log:

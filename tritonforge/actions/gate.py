@@ -1,0 +1,273 @@
+"""``gate``: perf_analyzer against the bounds of the spec, on a live server with the whole release loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tritonforge.actions.build import interruptible
+from tritonforge.actions.live import LiveServer, ServerChoice, embedded_runtime, open_server
+from tritonforge.actions.show import gate_key
+from tritonforge.actions.validate import load_order
+from tritonforge.actions.workspace import Workspace
+from tritonforge.artifact.digest import digest_of
+from tritonforge.artifact.generate import axis_sizes, make_inputs
+from tritonforge.artifact.tensors import read_cases
+from tritonforge.build.graph import wanted_on
+from tritonforge.errors import CheckFailed, EnvironmentLacks, Interrupted, UsageError, did_you_mean
+from tritonforge.measure import (
+    GateEvidence,
+    PerfRun,
+    Slo,
+    Verdict,
+    describe,
+    difference,
+    judge,
+    version,
+    worst,
+    write_input_data,
+)
+from tritonforge.measure import run as run_perf
+from tritonforge.repository.pbtxt import parse
+from tritonforge.repository.release import Release
+from tritonforge.spec.models import GateSpec
+from tritonforge.spec.platform import Platform
+
+if TYPE_CHECKING:
+    from tritonforge.measure import GateResult, Level
+    from tritonforge.triton.embedded.runtime import Runtime
+
+MAX_CASES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class GateOutcome:
+    """One gate's verdict with its evidence; ``reused`` when that was measured earlier."""
+
+    name: str
+    verdict: Verdict
+    evidence: GateEvidence
+    file: Path
+    reused: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "gate": self.name,
+            "verdict": self.verdict.value,
+            "file": str(self.file),
+            "reused": self.reused,
+            "evidence": self.evidence.to_json(),
+        }
+
+
+def run_gates(
+    workspace: Workspace,
+    *,
+    platform_name: str | None,
+    reference: str | None,
+    names: Sequence[str],
+    choice: ServerChoice,
+    reuse: bool = False,
+    progress: Callable[[str], None] = lambda text: None,
+) -> list[GateOutcome]:
+    """Measure and judge the named gates (all of the platform's without names); the evidence is kept.
+
+    With ``reuse`` a gate that passed on this very release, with these settings, on such a server and such a machine is
+    not measured again.
+
+    Raises:
+        UsageError: no such gate, or none at all.
+        EnvironmentLacks: no server, or no perf_analyzer that runs here.
+    """
+    platform = workspace.platform(platform_name)
+    gates = _chosen(workspace, platform, names)
+    folder = workspace.releases(platform)
+    release = folder.find(reference)
+    outcomes: dict[str, GateOutcome] = {}
+    if reuse:
+        for name, gate in gates.items():
+            known = _known(workspace, platform, release, name, gate, choice)
+            if known is not None:
+                outcomes[name] = known
+    left = {name: gate for name, gate in gates.items() if name not in outcomes}
+    if left:
+        runtime = embedded_runtime(progress)
+        try:
+            with (
+                interruptible(),
+                folder.hold(release),
+                open_server(
+                    workspace, release, choice, explicit=choice.kind != "connection", progress=progress
+                ) as server,
+            ):
+                if server.running is not None:
+                    for entry in load_order(release):
+                        text = (release.models_folder / entry["folder"] / "config.pbtxt").read_text(encoding="utf-8")
+                        server.load(entry["folder"], parse(text))
+                for name, gate in left.items():
+                    outcomes[name] = _one(workspace, platform, release, name, gate, server, runtime, progress)
+        except KeyboardInterrupt:
+            raise Interrupted("the gate was interrupted", hint="run it again: nothing half-measured is kept") from None
+    return [outcomes[name] for name in gates]
+
+
+def overall(outcomes: Sequence[GateOutcome]) -> Verdict:
+    """The worst verdict of all gates."""
+    return worst([outcome.verdict for outcome in outcomes])
+
+
+def _chosen(workspace: Workspace, platform: Platform, names: Sequence[str]) -> dict[str, GateSpec]:
+    gates = workspace.loaded.spec.gates
+    for name in names:
+        if name not in gates:
+            raise UsageError(f"the spec has no gate '{name}'", hint=did_you_mean(name, gates))
+    chosen = {name: gates[name] for name in names} or {
+        name: gate for name, gate in gates.items() if wanted_on(gate.platforms, platform)
+    }
+    if not chosen:
+        raise UsageError("the spec has no gates for this platform", hint="declare one under `gates:`")
+    return chosen
+
+
+def _settings_digest(gate: GateSpec) -> str:
+    return digest_of(gate.model_dump(mode="json"))
+
+
+def _known(
+    workspace: Workspace, platform: Platform, release: Release, name: str, gate: GateSpec, choice: ServerChoice
+) -> GateOutcome | None:
+    found = workspace.evidence(platform).latest("gate", name, gate_key(release, platform))
+    if (
+        found is None
+        or not found["ok"]
+        or found["gate"] != _settings_digest(gate)
+        or found["server"]["kind"] != choice.kind
+    ):
+        return None
+    evidence = GateEvidence.from_json(found["evidence"])
+    if (evidence.hardware.cpu, evidence.hardware.threads) != (describe().cpu, describe().threads):
+        return None
+    return GateOutcome(name, evidence.verdict, evidence, Path(found["file"]), reused=True)
+
+
+def _one(
+    workspace: Workspace,
+    platform: Platform,
+    release: Release,
+    name: str,
+    gate: GateSpec,
+    server: LiveServer,
+    runtime: Runtime,
+    progress: Callable[[str], None],
+) -> GateOutcome:
+    address = server.connection.grpc if gate.protocol == "grpc" else server.connection.http
+    if address is None:
+        raise UsageError(f"the gate '{name}' asks over {gate.protocol}, and that address of the server is not known")
+    slo = Slo(**gate.slo.model_dump())
+    with tempfile.TemporaryDirectory(prefix="tritonforge-gate-") as work:
+        data, shapes = _input_data(release, gate, Path(work))
+        run = PerfRun(
+            program=runtime.perf_analyzer,
+            model=gate.model,
+            url=address,
+            work_dir=Path(work),
+            env=runtime.perf_env(),
+            protocol=gate.protocol,
+            batch_size=gate.batch_size,
+            shapes=shapes,
+            input_data=data,
+            measurement_interval_ms=gate.interval_ms,
+            windows=gate.windows,
+        )
+        levels: list[Level] = []
+        results: list[GateResult] = []
+        notes: list[str] = []
+        started = ended = ""
+        # Counters are read around each level: one level's failures are not the others'.
+        for concurrency in gate.concurrency:
+            progress(f"{name}: concurrency {concurrency}")
+            before = _metrics(server)
+            measured = run_perf(dataclasses.replace(run, concurrency=(concurrency,)), progress)
+            after = _metrics(server)
+            failures = None if before is None or after is None else difference(before, after, gate.model)
+            level = measured.level(concurrency)
+            levels.append(level)
+            results.append(judge(slo, level, failures))
+            notes += measured.notes
+            started, ended = started or measured.started, measured.ended
+        described = server.describe()
+        evidence = GateEvidence(
+            model=gate.model,
+            release=release.digest,
+            platform=platform.name,
+            server_version=described["version"],
+            perf_analyzer_version=version(runtime.perf_analyzer, runtime.perf_env()),
+            hardware=describe(),
+            settings=dataclasses.replace(run, concurrency=tuple(gate.concurrency)).settings(),
+            levels=tuple(levels),
+            results=tuple(results),
+            started=started,
+            ended=ended,
+            notes=tuple(dict.fromkeys(notes)),
+            slo=gate.slo.model_dump(),
+        )
+    verdict = evidence.verdict
+    ok = None if verdict is Verdict.INCONCLUSIVE else verdict is Verdict.PASS
+    document = {"gate": _settings_digest(gate), "server": described, "evidence": evidence.to_json()}
+    file = workspace.evidence(platform).append("gate", name, gate_key(release, platform), ok, document)
+    return GateOutcome(name, verdict, evidence, file)
+
+
+def _metrics(server: LiveServer) -> str | None:
+    """The server's counters as Prometheus text; None where they are not served."""
+    import httpx
+
+    address = server.connection.metrics
+    if address is None:
+        return None
+    try:
+        answer = httpx.get(f"http://{address}/metrics", timeout=10)
+        answer.raise_for_status()
+    except httpx.HTTPError:
+        return None
+    return answer.text
+
+
+def _input_data(release: Release, gate: GateSpec, work: Path) -> tuple[Path, Mapping[str, tuple[int, ...]]]:
+    """The load: the golden cases of one item where there are any, generated inputs otherwise.
+
+    Raises:
+        CheckFailed: the model's largest batch is smaller than the gate's.
+    """
+    entry = release.served(gate.model)
+    signature = release.signature(gate.model)
+    if gate.batch_size > max(1, int(entry["max_batch_size"])):
+        raise CheckFailed(
+            f"the gate asks for batches of {gate.batch_size}, and '{gate.model}' takes {entry['max_batch_size']} at most"
+        )
+    cases: list[Mapping[str, Any]] = []
+    folder = release.golden_folder(str(entry["name"])) / "files"
+    if folder.is_dir():
+        cases = [case.inputs for case in read_cases(folder).cases if case.item]
+    if not cases:
+        sizes = {**axis_sizes(signature, {}, largest=True), **gate.axes}
+        made = make_inputs(signature, batch=1, sizes=sizes, seed=0, ranges=None)
+        cases = [{name: array[0] if signature.batched else array for name, array in made.items()}]
+        for path in sorted(release.golden_folder(str(entry["name"])).glob("*/cases.json")):
+            # Declared value ranges are in the generated cases: their first item is a valid request.
+            first = read_cases(path.parent).cases[0]
+            cases = [{name: array[0] if signature.batched else array for name, array in first.inputs.items()}]
+    outline = {name: getattr(array, "shape", ()) for name, array in cases[0].items()}
+    alike = [case for case in cases if {name: getattr(array, "shape", ()) for name, array in case.items()} == outline]
+    if not alike:
+        raise EnvironmentLacks("there is nothing to ask the model")
+    dynamic = {
+        tensor.name: tuple(int(size) for size in outline[tensor.name])
+        for tensor in signature.inputs
+        if tensor.name in outline and -1 in tensor.dims(signature.batched)
+    }
+    return write_input_data(work / "input.json", alike[:MAX_CASES], batch_size=gate.batch_size), dynamic

@@ -1,0 +1,97 @@
+"""``serve``: a release on a server until it is interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from tritonforge.actions.build import interruptible
+from tritonforge.actions.live import ServerChoice, has_gpu, open_server
+from tritonforge.actions.validate import load_order
+from tritonforge.actions.workspace import Workspace
+from tritonforge.durable import write_json
+from tritonforge.errors import CheckFailed
+from tritonforge.repository.pbtxt import parse
+from tritonforge.repository.release import PlatformFolder, Release
+from tritonforge.triton.connection import Connection
+from tritonforge.triton.gpu import cpu_override
+
+
+def serve(
+    workspace: Workspace,
+    *,
+    platform_name: str | None,
+    reference: str | None,
+    choice: ServerChoice,
+    ports: Mapping[str, int | None],
+    host: str,
+    log: Path | None,
+    say: Callable[[str], None],
+) -> None:
+    """Serve until SIGINT or SIGTERM. A release for GPUs is served on the CPU where there is none, and that is said.
+
+    Raises:
+        EnvironmentLacks: a port is in use, or the server cannot be had.
+        CheckFailed: a model does not load, or the server ended by itself.
+    """
+    platform = workspace.platform(platform_name)
+    folder = workspace.releases(platform)
+    release = folder.find(reference)
+    moved = _needs_cpu(release, choice)
+    if moved:
+        say(f"there is no GPU for {', '.join(moved)}: their instances run on the CPU here")
+    log = log or folder.root / "logs" / "serve.log"
+    with (
+        interruptible(),
+        suppress(KeyboardInterrupt),
+        folder.hold(release),
+        open_server(
+            workspace, release, choice, explicit=bool(moved), progress=say, ports=ports, host=host, log=log
+        ) as server,
+    ):
+        for entry in load_order(release) if moved else []:
+            server.load(entry["folder"], _published(release, entry["folder"]))
+        connection = server.connection
+        say(f"serving {workspace.loaded.spec.name} {release.digest[:12]} on {server.describe()['title']}")
+        say(f"  HTTP {connection.http}  gRPC {connection.grpc}  metrics {connection.metrics}  log {log}")
+        say("  Ctrl-C ends it")
+        state = folder.root / "serving.json"
+        write_json(
+            state, {"pid": os.getpid(), "http": connection.http, "grpc": connection.grpc, "release": release.digest}
+        )
+        try:
+            while server.running is None or server.running.running:
+                time.sleep(0.2)
+        finally:
+            state.unlink(missing_ok=True)
+        raise CheckFailed("the server ended by itself", found=f"its log is {log}")
+    say("stopped")
+
+
+def serving(folder: PlatformFolder) -> Connection | None:
+    """Where a `serve` of this platform answers now, if one runs."""
+    try:
+        state: dict[str, Any] = json.loads((folder.root / "serving.json").read_text(encoding="utf-8"))
+        os.kill(int(state["pid"]), 0)
+    except (OSError, ValueError, KeyError):
+        return None
+    return Connection(http=state["http"], grpc=state["grpc"])
+
+
+def _published(release: Release, folder: str) -> Any:
+    return parse((release.models_folder / folder / "config.pbtxt").read_text(encoding="utf-8"))
+
+
+def _needs_cpu(release: Release, choice: ServerChoice) -> list[str]:
+    if choice.kind != "embedded" and has_gpu():
+        return []
+    return [
+        entry["folder"]
+        for entry in release.models()
+        if entry["kind"] != "ensemble" and cpu_override(_published(release, entry["folder"])) is not None
+    ]
