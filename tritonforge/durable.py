@@ -7,6 +7,7 @@ with SIGKILL, or meet a full disk, at that step; ``tests/faults`` goes through a
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import json
@@ -75,7 +76,8 @@ def fsync_file(path: Path) -> None:
 def write_atomic(path: Path, data: bytes, *, before: str | None = None, after: str | None = None) -> None:
     """Replace ``path`` by ``data`` in one rename; ``before`` and ``after`` name fault points around it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fd, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    _sweep(path)
+    fd, name = tempfile.mkstemp(prefix=f".{path.name}.{_here()}.{os.getpid()}-", suffix=".tmp", dir=path.parent)
     staged = Path(name)
     try:
         with os.fdopen(fd, "wb") as stream:
@@ -85,13 +87,43 @@ def write_atomic(path: Path, data: bytes, *, before: str | None = None, after: s
             os.fsync(stream.fileno())
         if before:
             fault_point(before)
-        os.replace(staged, path)
+        staged.replace(path)
     except BaseException:
         staged.unlink(missing_ok=True)
         raise
     fsync_folder(path.parent)
     if after:
         fault_point(after)
+
+
+def exchange(staged: Path, target: Path) -> None:
+    """Swap two folders in one step, so that ``target`` exists at every instant (Linux' ``renameat2``).
+
+    Where the file system cannot, ``target`` is away between two renames.
+    """
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is not None and renameat2(-100, os.fsencode(staged), -100, os.fsencode(target), 2) == 0:
+        return
+    away = staged.with_name(f"{staged.name}-old")
+    target.rename(away)
+    staged.rename(target)
+    away.rename(staged)
+
+
+def _here() -> str:
+    """This machine's name as part of a file's: process ids mean something only on the machine that gave them."""
+    return "".join(character for character in socket.gethostname() if character.isalnum())[:32]
+
+
+def _sweep(path: Path) -> None:
+    """Delete what processes of this machine that are gone left staged for ``path``."""
+    beginning = f".{path.name}.{_here()}."
+    with os.scandir(path.parent) as entries:
+        left = [entry.name for entry in entries if entry.name.startswith(beginning) and entry.name.endswith(".tmp")]
+    for name in left:
+        owner = name[len(beginning) :].partition("-")[0]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+            (path.parent / name).unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: object, *, before: str | None = None, after: str | None = None) -> None:
@@ -104,9 +136,13 @@ def point_link(link: Path, target: str) -> None:
     """Make the symbolic link ``link`` point at ``target`` in one rename."""
     staged = link.with_name(f".{link.name}.{os.getpid()}.tmp")
     staged.unlink(missing_ok=True)
-    os.symlink(target, staged)
-    fault_point("current.flip")
-    os.replace(staged, link)
+    staged.symlink_to(target)
+    try:
+        fault_point("current.flip")
+        staged.replace(link)
+    except BaseException:
+        staged.unlink(missing_ok=True)
+        raise
     fsync_folder(link.parent)
     fault_point("current.flipped")
 
@@ -121,10 +157,11 @@ def folder_lock(
     ``notify`` is called once with that text when the lock is held by another.
 
     Raises:
-        EnvironmentLacks: it is held by another process and ``wait`` is false.
+        EnvironmentLacks: it is held by another process and ``wait`` is false, or its file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    with disk_errors(f"cannot lock {path.parent}", path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         try:
@@ -138,8 +175,8 @@ def folder_lock(
             if notify is not None:
                 notify(holder)
             fcntl.flock(fd, mode)
+        os.ftruncate(fd, 0)  # also when shared: what stands there names an earlier holder
         if not shared:
-            os.ftruncate(fd, 0)
             stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()} since {stamp}\n".encode(), 0)
         yield
@@ -162,7 +199,7 @@ def describe_os_error(error: OSError, what: str, path: Path) -> EnvironmentLacks
     """Say what the file system refused, where, and what to do."""
     where = error.filename if isinstance(error.filename, str) and os.sep in error.filename else str(path)
     hints = {
-        errno.ENOSPC: "free some space (`tritonforge cache gc` frees the store), then run the command again: it goes on",
+        errno.ENOSPC: "free some space (`tritonforge cache gc` frees the store), then run it again: it goes on",
         errno.EDQUOT: "the disk quota is used up: free some space, then run the command again",
         errno.EROFS: "the file system is mounted read-only: choose another folder or mount it writable",
         errno.EACCES: "change the permissions or the owner of that folder, or run as a user who may write there",

@@ -28,7 +28,7 @@ class ExitCode(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where something is written: a file, a line in it (counted from 1) and a field path such as ``models.a.source``."""
+    """Where something is written: a file, a line in it (from 1) and a field path such as ``models.a.source``."""
 
     file: Path | None = None
     line: int | None = None

@@ -150,7 +150,7 @@ def test_served_signature_is_what_clients_see() -> None:
     assert served.inputs[0] == Tensor("IMAGE", "FP32", ("batch", 3, 224, "?2"))
     assert served.inputs[1] == Tensor("GAIN", "FP32", ("batch", 1))
     assert served.batched
-    unbatched = served_signature(made(values, max_batch_size=0, layers=()).message, IMAGES)
+    unbatched = served_signature(made(max_batch_size=0).message, IMAGES)
     assert unbatched.inputs[1] == Tensor("GAIN", "FP32", ("batch",))
     assert not unbatched.batched
     # What clients see, served again by a model that hands it on, is the same.

@@ -14,6 +14,9 @@ from tritonforge.repository.reading import from_message, read
 
 from .making import layer, made, place
 
+DIRECT, UTILIZATION = "sequence_batching.direct", "minimum_slot_utilization"
+QUEUES = "priority_queue_policy"
+
 
 def value_of(field: Any) -> Any:
     """A value for a field that is no message, different from protobuf's default."""
@@ -153,9 +156,9 @@ def test_what_an_environment_variable_stands_for_is_text_and_is_read_as_its_type
         ({"dynamic_batching": True}, "dynamic_batching", "wrong type", None),
         ({"response_cache": {"enable": "yes"}}, "response_cache.enable", "wrong type", None),
         ({"metric_tags": {"a": 1}}, "metric_tags.a", "wrong type", "quotes"),
-        ({"sequence_batching": {"direct": {"minimum_slot_utilization": float("nan")}}}, "sequence_batching.direct.minimum_slot_utilization", "wrong type", None),
-        ({"sequence_batching": {"direct": {"minimum_slot_utilization": 1e300}}}, "sequence_batching.direct.minimum_slot_utilization", "wrong type", None),
-        ({"dynamic_batching": {"priority_queue_policy": {"high": {}}}}, "dynamic_batching.priority_queue_policy.high", "wrong type", None),
+        ({"sequence_batching": {"direct": {UTILIZATION: float("nan")}}}, f"{DIRECT}.{UTILIZATION}", "wrong type", None),
+        ({"sequence_batching": {"direct": {UTILIZATION: 1e300}}}, f"{DIRECT}.{UTILIZATION}", "wrong type", None),
+        ({"dynamic_batching": {QUEUES: {"high": {}}}}, f"dynamic_batching.{QUEUES}.high", "wrong type", None),
         ({"dynamic_batching": {}, "sequence_batching": {}}, "sequence_batching", "exclude each other", None),
         ({"version_policy": {"all": {}, "latest": {}}}, "version_policy.latest", "exclude each other", None),
         ({"input": [{"dims": [3]}]}, "input[0]", "which input", None),

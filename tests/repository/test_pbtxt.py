@@ -18,7 +18,7 @@ parameters { key: "a" value { string_value: "line\\nbreak" } }
 def test_text_is_the_same_for_equal_messages_whatever_the_order() -> None:
     first = parse(TEXT)
     second = new()
-    for key in reversed(sorted(first.parameters)):
+    for key in sorted(first.parameters, reverse=True):
         second.parameters[key].CopyFrom(first.parameters[key])
     second.MergeFrom(first.__class__(name=first.name, max_batch_size=8, backend="python", input=first.input))
     assert to_text(first) == to_text(second)

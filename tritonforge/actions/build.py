@@ -129,11 +129,11 @@ def build(workspace: Workspace, options: BuildOptions, observer: Observer | None
     with disk_errors("cannot write the build folder", workspace.build_root):
         workspace.build_root.mkdir(parents=True, exist_ok=True)
     store = workspace.store.open()
-    lock_file = workspace.build_root / ".lock"
     with (
-        disk_errors("cannot lock the build folder", lock_file),
-        folder_lock(lock_file, wait=options.wait, notify=observer.waiting),
+        interruptible(),
+        folder_lock(workspace.build_root / ".lock", wait=options.wait, notify=observer.waiting),
         store.in_use(),
+        disk_errors("the build cannot go on", workspace.build_root),
     ):
         store.sweep_staging()
         store.add_root(workspace.build_root)
@@ -230,8 +230,7 @@ def _run(
         finished=observer.finished,
     )
     try:
-        with interruptible():
-            results = run_graph(graph, schedule)
+        results = run_graph(graph, schedule)
     except (KeyboardInterrupt, Interrupted):
         executor.stop()
         raise Interrupted(

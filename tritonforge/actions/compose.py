@@ -1,14 +1,14 @@
-"""From artifacts to a release: version numbers, configs, ensembles, routers, golden cases, and the document of it all."""
+"""From artifacts to a release: version numbers, configs, ensembles, routers, golden cases, and its document."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tritonforge import __version__
+from tritonforge.actions.document import Composed, release_document, steps_behind
 from tritonforge.actions.workspace import Workspace
 from tritonforge.artifact.artifact import Artifact
 from tritonforge.artifact.digest import digest_bytes, digest_file, digest_of
@@ -22,9 +22,8 @@ from tritonforge.repository.config import ENSEMBLE, ConfigRequest, GeneratedConf
 from tritonforge.repository.derive import served_signature
 from tritonforge.repository.ensemble import Member, order, wire
 from tritonforge.repository.evidence import EvidenceFolder
-from tritonforge.repository.release import SCHEMA, Content, ReleaseDraft, Stored
+from tritonforge.repository.release import Content, ReleaseDraft, Stored
 from tritonforge.repository.router import Arm, render_router
-from tritonforge.repository.server_args import server_arguments
 from tritonforge.repository.template import house_templates
 from tritonforge.sources import case_files
 from tritonforge.spec.lock import Lock
@@ -34,31 +33,6 @@ from tritonforge.steps.verify.golden import plan_cases
 
 CONFIG = "config.pbtxt"
 FIRST_ARM = "--c1"
-
-
-@dataclass(frozen=True, slots=True)
-class Composed:
-    """One folder of the repository, ready to be written."""
-
-    name: str
-    folder: str
-    kind: str
-    backend: str
-    version: int
-    artifact: str
-    config: GeneratedConfig
-    signature: Signature
-    format: str
-
-    @property
-    def max_batch_size(self) -> int:
-        """0 where there is no batching."""
-        return int(self.config.message.max_batch_size)
-
-    @property
-    def decoupled(self) -> bool:
-        """Whether a request may get any number of responses."""
-        return bool(self.config.message.model_transaction_policy.decoupled)
 
 
 def folder_name(name: str, member: ModelSpec | EnsembleSpec) -> str:
@@ -125,7 +99,6 @@ class Composer:
         self.members: dict[str, Member] = {}
         self.files: dict[str, Content] = {}
         self.folders: list[str] = []
-        self.golden: dict[str, list[str]] = {}
 
     def compose(self) -> ReleaseDraft:
         """The release, in memory; new version numbers are noted in the lock.
@@ -141,7 +114,9 @@ class Composer:
             self.composing = name
             self._ensemble(name, wanted[name])
         self.composing = None
-        return ReleaseDraft(self._document(), self.files, tuple(self.folders))
+        made_from = steps_behind(self.graph, self.results)
+        document = release_document(self.spec, self.platform, self.parts.values(), self.files, made_from)
+        return ReleaseDraft(document, self.files, tuple(self.folders))
 
     def configs(self) -> dict[str, GeneratedConfig]:
         """The generated configs by folder, once composed."""
@@ -213,7 +188,6 @@ class Composer:
             golden = self._artifact(nodes.golden)
             for path in golden.files:
                 self.files[f"golden/{name}/generated/{path}"] = Stored(golden, path)
-            self.golden.setdefault(name, []).append("generated")
         signature = served_signature(config.message, artifact.signature)
         self._add(
             "models",
@@ -319,7 +293,6 @@ class Composer:
         cases = case_files.pack(case_files.read(files, root), signature, root, tolerance)
         for path, data in _case_bytes(cases).items():
             self.files[f"golden/{name}/files/{path}"] = data
-        self.golden.setdefault(name, []).append("files")
 
     def _inputs(self, name: str, golden: GoldenSpec, part: Composed) -> None:
         """Generated inputs without answers, for what no reference runs offline: they show that it answers at all."""
@@ -334,67 +307,6 @@ class Composer:
         datatypes = {tensor.name: tensor.datatype for tensor in (*part.signature.inputs, *part.signature.outputs)}
         for path, data in _case_bytes(CaseSet("none", cases, datatypes, None)).items():
             self.files[f"golden/{name}/inputs/{path}"] = data
-        self.golden.setdefault(name, []).append("inputs")
-
-    def _document(self) -> dict[str, Any]:
-        models = []
-        for part in sorted(self.parts.values(), key=lambda item: item.folder):
-            prefix = f"models/{part.folder}/"
-            models.append(
-                {
-                    "name": part.name,
-                    "folder": part.folder,
-                    "kind": part.kind,
-                    "format": part.format,
-                    "backend": part.backend,
-                    "version": part.version,
-                    "artifact": part.artifact,
-                    "config": digest_bytes(part.config.text.encode()),
-                    "signature": part.signature.to_json(),
-                    "max_batch_size": part.max_batch_size,
-                    "decoupled": part.decoupled,
-                    "files": {
-                        path.removeprefix(prefix): _content_entry(content)
-                        for path, content in sorted(self.files.items())
-                        if path.startswith(prefix)
-                    },
-                    "made_from": self._made_from(part),
-                }
-            )
-        return {
-            "schema": SCHEMA,
-            "name": self.spec.name,
-            "platform": self.platform.to_json(),
-            "server": {"arguments": server_arguments(self.spec.server)},
-            "models": models,
-            "golden": {
-                name: {kind: self._golden_files(name, kind) for kind in kinds}
-                for name, kinds in sorted(self.golden.items())
-            },
-        }
-
-    def _golden_files(self, name: str, kind: str) -> dict[str, Any]:
-        prefix = f"golden/{name}/{kind}/"
-        return {
-            path.removeprefix(prefix): _content_entry(content)
-            for path, content in sorted(self.files.items())
-            if path.startswith(prefix)
-        }
-
-    def _made_from(self, part: Composed) -> list[dict[str, Any]]:
-        """The steps behind a model: their keys, sources and tools. No time and no machine: those are in the store."""
-        if part.kind != "model":
-            return []
-        return [
-            {
-                "step": result.node.step,
-                "key": result.key,
-                "sources": {path: file.sha256 for path, file in result.node.sources.items()},
-                "tools": dict(result.material.get("tools", {})),
-            }
-            for result in (self.results[node_id] for node_id in self.graph.nodes)  # in the graph's order, not in time's
-            if result.node.model == part.name
-        ]
 
     def keep_parity(self, evidence: EvidenceFolder) -> None:
         """Append the comparison of each converted model to the evidence, unless it stands there already."""
@@ -415,13 +327,6 @@ class Composer:
 def evidence_key(artifact: str, config: str | None, platform: str) -> dict[str, str]:
     """What evidence is about; parity does not depend on the config."""
     return {"artifact": artifact, "platform": platform, **({} if config is None else {"config": config})}
-
-
-def _content_entry(content: Content) -> dict[str, Any]:
-    if isinstance(content, Stored):
-        entry = content.artifact.files[content.path]
-        return {"sha256": entry.sha256, "size": entry.size}
-    return {"sha256": digest_bytes(content), "size": len(content)}
 
 
 def _case_bytes(cases: CaseSet) -> dict[str, bytes]:

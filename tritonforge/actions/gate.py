@@ -247,7 +247,9 @@ def _input_data(release: Release, gate: GateSpec, work: Path) -> tuple[Path, Map
     signature = release.signature(gate.model)
     if gate.batch_size > max(1, int(entry["max_batch_size"])):
         raise CheckFailed(
-            f"the gate asks for batches of {gate.batch_size}, and '{gate.model}' takes {entry['max_batch_size']} at most"
+            f"the gate asks for larger batches than '{gate.model}' takes",
+            expected=f"{entry['max_batch_size']} at most",
+            found=str(gate.batch_size),
         )
     cases: list[Mapping[str, Any]] = []
     folder = release.golden_folder(str(entry["name"])) / "files"
@@ -256,11 +258,11 @@ def _input_data(release: Release, gate: GateSpec, work: Path) -> tuple[Path, Map
     if not cases:
         sizes = {**axis_sizes(signature, {}, largest=True), **gate.axes}
         made = make_inputs(signature, batch=1, sizes=sizes, seed=0, ranges=None)
-        cases = [{name: array[0] if signature.batched else array for name, array in made.items()}]
+        cases = [_item(made, signature.batched)]
         for path in sorted(release.golden_folder(str(entry["name"])).glob("*/cases.json")):
             # Declared value ranges are in the generated cases: their first item is a valid request.
             first = read_cases(path.parent).cases[0]
-            cases = [{name: array[0] if signature.batched else array for name, array in first.inputs.items()}]
+            cases = [_item(first.inputs, signature.batched)]
     outline = {name: getattr(array, "shape", ()) for name, array in cases[0].items()}
     alike = [case for case in cases if {name: getattr(array, "shape", ()) for name, array in case.items()} == outline]
     if not alike:
@@ -271,3 +273,8 @@ def _input_data(release: Release, gate: GateSpec, work: Path) -> tuple[Path, Map
         if tensor.name in outline and -1 in tensor.dims(signature.batched)
     }
     return write_input_data(work / "input.json", alike[:MAX_CASES], batch_size=gate.batch_size), dynamic
+
+
+def _item(inputs: Mapping[str, Any], batched: bool) -> dict[str, Any]:
+    """The first item of a batch."""
+    return {name: array[0] if batched else array for name, array in inputs.items()}

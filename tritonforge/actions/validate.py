@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tritonforge.actions.compose import evidence_key
+from tritonforge.actions.expand import expand
 from tritonforge.actions.live import LiveServer, ServerChoice, open_server
+from tritonforge.actions.served import served_differently
 from tritonforge.actions.workspace import Workspace
 from tritonforge.artifact.compare import Difference, compare
-from tritonforge.artifact.datatypes import BY_CONFIG
 from tritonforge.artifact.signature import Signature
 from tritonforge.artifact.tensors import Case, CaseSet, read_cases
 from tritonforge.errors import ForgeError
@@ -118,7 +119,7 @@ def validate(
     reuse: bool = False,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Validation:
-    """Validate a release and keep the evidence. With ``reuse`` a release that passed on such a server is not loaded again.
+    """Validate a release and keep the evidence. With ``reuse`` one that passed on such a server is not loaded again.
 
     Raises:
         ForgeError: there is no release, or no server; findings about models are in the result.
@@ -205,7 +206,9 @@ def _one(
     try:
         model.overridden = server.load(model.folder, published)
         model.loaded = True
-        model.problems += _metadata_problems(server, model, published)
+        model.problems += served_differently(
+            server.client, model.folder, model.version, published, overridden=model.overridden
+        )
     except ForgeError as error:
         model.problems.append(str(error))
         model.seconds = time.monotonic() - clock
@@ -217,60 +220,6 @@ def _one(
         model.note = f"answers are checked through '{entry['name']}'"
     model.seconds = time.monotonic() - clock
     return model
-
-
-def _metadata_problems(server: LiveServer, model: ModelValidation, published: Any) -> list[str]:
-    """What the server says of the model that its config does not."""
-    problems = []
-    served = server.client.model_metadata(model.folder, str(model.version))
-    if str(model.version) not in served["versions"]:
-        problems.append(f"version {model.version} is not served, but {', '.join(served['versions'])}")
-    batch = [-1] if published.max_batch_size > 0 else []
-    for what, tensors in (("input", published.input), ("output", published.output)):
-        found = {item["name"]: item for item in served[f"{what}s"]}
-        wanted = {item.name: item for item in tensors}
-        for name in sorted(found.keys() ^ wanted.keys()):
-            problems.append(f"{what} '{name}' is {'not served' if name in wanted else 'served but not published'}")
-        for name in sorted(found.keys() & wanted.keys()):
-            config, said = wanted[name], found[name]
-            datatype = BY_CONFIG[
-                type(config).DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_number[config.data_type].name
-            ]
-            shape = [*batch, *config.dims]
-            if said["datatype"] != datatype.name:
-                problems.append(f"{what} '{name}' is served as {said['datatype']}, published as {datatype.name}")
-            if [int(size) for size in said["shape"]] != shape:
-                problems.append(f"{what} '{name}' is served with shape {said['shape']}, published with {shape}")
-    config = server.client.model_config(model.folder, str(model.version))
-    problems += _config_problems(published, config, skip={"instance_group"} if model.overridden else set())
-    return problems
-
-
-def _config_problems(published: Any, served: Any, skip: set[str]) -> list[str]:
-    """Fields that the config sets and the server holds differently. What the server fills in by itself is its own."""
-    problems = []
-    for descriptor, value in published.ListFields():
-        name = descriptor.name
-        if name in skip:
-            continue
-        other = getattr(served, name)
-        if name == "instance_group":
-            # The server gives groups names; the rest must be as published.
-            for group, found in zip(value, other, strict=False):
-                if group.kind != found.kind or (group.count and group.count != found.count):
-                    problems.append(f"instance_group is served as {found.count} × kind {found.kind}")
-            continue
-        if name in ("optimization", "dynamic_batching", "sequence_batching", "ensemble_scheduling"):
-            problems += [f"{name}: {text}" for text in _config_problems(value, other, set())]
-            continue
-        if value != other:
-            problems.append(f"{name} is served as {_brief(other)}, published as {_brief(value)}")
-    return problems
-
-
-def _brief(value: Any) -> str:
-    text = " ".join(str(value).split())
-    return text if len(text) <= 80 else text[:77] + "…"
 
 
 def _golden(release: Release, entry: Mapping[str, Any], server: LiveServer, model: ModelValidation) -> None:
@@ -285,48 +234,12 @@ def _golden(release: Release, entry: Mapping[str, Any], server: LiveServer, mode
         model.note = "no golden cases: only loaded; declare `golden.cases` or `golden.ranges`"
         return
     for cases in sets:
-        for case in _expand(cases, signature, largest):
+        for case in expand(cases, signature, largest):
             for protocol in PROTOCOLS:
                 if server.speaks(protocol):
                     model.cases.append(_run_case(server, model, signature, cases, case, protocol))
     if not any(case.compared for case in model.cases):
         model.note = "no reference answers: shapes, types and finiteness only"
-
-
-def _expand(cases: CaseSet, signature: Signature, largest: int) -> Iterator[Case]:
-    """Cases of one item as batches of one, of an odd number, and of the largest; others as they are."""
-    import numpy as np
-
-    generated = [case for case in cases.cases if not case.item]
-    for case in generated:
-        size = next(iter(case.inputs.values())).shape[:1] if case.inputs else (0,)
-        if not signature.batched or (size and size[0] <= largest) or largest == 0:
-            yield case
-    items = [case for case in cases.cases if case.item]
-    if not items:
-        return
-    if not signature.batched:
-        yield from items
-        return
-
-    def batch(name: str, chosen: list[Case]) -> Case:
-        def stack(tensors: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
-            return np.stack(tensors)
-
-        first = chosen[0]
-        inputs = {key: stack([case.inputs[key] for case in chosen]) for key in first.inputs}
-        outputs = {key: stack([case.outputs[key] for case in chosen]) for key in first.outputs}
-        return Case(name, inputs, outputs)
-
-    for case in items:
-        yield batch(case.name, [case])
-    for size in sorted({min(3, largest), largest} - {1}):
-        alike = [case for case in items if _outline(case) == _outline(items[0])]
-        yield batch(f"batch of {size}", [alike[index % len(alike)] for index in range(size)])
-
-
-def _outline(case: Case) -> Any:
-    return [(name, array.shape) for name, array in (*sorted(case.inputs.items()), *sorted(case.outputs.items()))]
 
 
 def _run_case(

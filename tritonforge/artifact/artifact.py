@@ -22,7 +22,7 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """``format`` names what the files are (``onnx``, ``python``, ``golden``, ``parity``); paths are POSIX and relative."""
+    """``format`` names what it is (``onnx``, ``python``, ``golden``, ``parity``); paths are POSIX and relative."""
 
     format: str
     files: Mapping[str, FileEntry]

@@ -72,7 +72,7 @@ def compare(
         )
     a, b = found.astype(np.float64), expected.astype(np.float64)
     finite = np.isfinite(b)
-    if not np.array_equal(np.isfinite(a), finite) or not np.array_equal(np.isnan(a), np.isnan(b)):
+    if not np.array_equal(np.isfinite(a), finite) or not np.array_equal(a[~finite], b[~finite], equal_nan=True):
         return Difference(name, False, reason="NaN or infinity where the reference has none, or the other way round")
     a, b = a[finite], b[finite]
     if a.size == 0:

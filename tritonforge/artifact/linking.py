@@ -9,12 +9,14 @@ import shutil
 from pathlib import Path
 from typing import Final
 
+from tritonforge.durable import fsync_file
+
 _FICLONE: Final = 0x40049409  # linux/fs.h: share the blocks, copy on write
 _NO_LINK: Final = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES}
 
 
 def place_file(source: Path, target: Path) -> None:
-    """Hard-link an immutable file of the store; copy it where that cannot be done (another file system, too many links).
+    """Hard-link an immutable file of the store; copy it where that cannot be (another file system, too many links).
 
     Only for places that are never changed or reloaded in place: a link shares the inode, and Triton reloads a live
     version whose ctime moves.
@@ -27,6 +29,7 @@ def place_file(source: Path, target: Path) -> None:
             raise
         copy_file(source, target)
         target.chmod(0o444)
+        fsync_file(target)
 
 
 def copy_file(source: Path, target: Path) -> None:

@@ -95,7 +95,8 @@ def parse_type(text: str) -> tuple[str, tuple[Dim, ...]]:
             f"'{text}' is no tensor type", expected="TYPE[dims], such as FP32[3,224,224], BYTES[1], INT64[-1]"
         )
     dims: list[Dim] = []
-    for axis, part in enumerate(p.strip() for p in match.group(2).split(",") if p.strip()):
+    inner = match.group(2)
+    for axis, part in enumerate(p.strip() for p in inner.split(",")) if inner else ():
         if re.fullmatch(r"-?\d+", part):
             size = int(part)
             if size < -1 or size == 0:

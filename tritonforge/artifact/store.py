@@ -13,22 +13,21 @@ a local folder. ``LocalStore`` keeps::
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from tritonforge.artifact.artifact import Artifact, Draft, FileEntry
 from tritonforge.artifact.digest import canonical_json, digest_bytes, digest_file
 from tritonforge.artifact.linking import place_file
 from tritonforge.durable import disk_errors, fault_point, folder_lock, fsync_file, fsync_folder, write_atomic
-
-STALE_STAGING_S: Final = 24 * 3600
+from tritonforge.errors import CheckFailed
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +80,7 @@ class LocalStore:
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
         """Keep garbage collection out while a build runs."""
-        with disk_errors("cannot lock the store", self.root), folder_lock(self.root / ".lock", shared=True):
+        with folder_lock(self.root / ".lock", shared=True):
             yield
 
     def _sharded(self, kind: str, digest: str, suffix: str = "") -> Path:
@@ -103,7 +102,9 @@ class LocalStore:
             return None
         try:
             artifact = Artifact.from_json(data)
-        except (KeyError, TypeError):
+        except (AttributeError, KeyError, TypeError):
+            return None
+        if artifact.digest != digest:
             return None
         for entry in artifact.files.values():
             try:
@@ -122,18 +123,40 @@ class LocalStore:
 
     @contextlib.contextmanager
     def staging(self) -> Iterator[Path]:
-        folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=self.root / "staging"))
+        folder, lock = self._new_staging()
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)
+
+    def _new_staging(self) -> tuple[Path, int]:
+        """A folder and a lock on it, which the kernel releases when this process dies; then it may be swept."""
+        while True:
+            folder = Path(tempfile.mkdtemp(dir=self.root / "staging"))
+            lock = -1
+            try:
+                lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if folder.is_dir():
+                    return folder, lock
+            except (FileNotFoundError, BlockingIOError):
+                pass  # swept in the instant before it was locked
+            if lock >= 0:
+                os.close(lock)
 
     def commit(
         self, key: str, staged: Path, draft: Draft, *, facets: Mapping[str, str], provenance: Mapping[str, Any]
     ) -> Artifact:
         files: dict[str, FileEntry] = {}
         for path in sorted(staged.rglob("*")):
-            if path.is_file() and not path.is_symlink():
+            if path.is_symlink() or not (path.is_file() or path.is_dir()):
+                raise CheckFailed(
+                    "a step wrote something that an artifact cannot hold",
+                    expected="files and folders",
+                    found=f"'{path.relative_to(staged)}' is a link or a special file",
+                )
+            if path.is_file():
                 files[path.relative_to(staged).as_posix()] = self._take(path)
         artifact = Artifact(draft.format, files, draft.signature, draft.metadata)
         manifest = self._sharded("artifacts", artifact.digest, ".json")
@@ -145,12 +168,12 @@ class LocalStore:
     def _take(self, path: Path) -> FileEntry:
         digest, size = digest_file(path), path.stat().st_size
         blob = self.blob(digest)
-        if not (blob.exists() and blob.stat().st_size == size):
+        if not _holds(blob, digest, size):
             path.chmod(0o444)
             fsync_file(path)
             blob.parent.mkdir(parents=True, exist_ok=True)
             fault_point("store.blob.link")
-            os.replace(path, blob)
+            path.replace(blob)
             fsync_folder(blob.parent)
             fault_point("store.blob.linked")
         return FileEntry(digest, size)
@@ -160,9 +183,9 @@ class LocalStore:
         path = self._sharded("keys", key, ".json")
         path.parent.mkdir(parents=True, exist_ok=True)
         staged = path.with_name(f".{key}.{os.getpid()}.{digest_bytes(record)[:8]}.tmp")
-        staged.write_bytes(record)
-        fsync_file(staged)
         try:
+            staged.write_bytes(record)
+            fsync_file(staged)
             for _ in range(3):
                 fault_point("store.key.link")
                 try:
@@ -171,7 +194,9 @@ class LocalStore:
                     known = self.lookup(key)
                     if known is not None:
                         return known.artifact
-                    path.unlink(missing_ok=True)  # its artifact is damaged: it no longer counts as a writer
+                    with folder_lock(self.root / ".repair"):
+                        if path.exists() and self.lookup(key) is None:
+                            path.unlink()  # its artifact is damaged: it no longer counts as a writer
                     continue
                 fsync_folder(path.parent)
                 fault_point("store.key.linked")
@@ -197,13 +222,15 @@ class LocalStore:
         return [Path(item["folder"]) for item in found if item and Path(item["folder"]).is_dir()]
 
     def sweep_staging(self) -> None:
-        """Delete what killed builds left behind, a day later at the latest or as soon as their process is gone."""
+        """Delete what killed builds left behind: staging folders that no process holds any more."""
         for folder in (self.root / "staging").iterdir():
-            owner = folder.name.partition("-")[0]
             with contextlib.suppress(OSError):
-                gone = owner.isdigit() and not Path(f"/proc/{owner}").exists()
-                if gone or time.time() - folder.stat().st_mtime > STALE_STAGING_S:
+                lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     shutil.rmtree(folder, ignore_errors=True)
+                finally:
+                    os.close(lock)
 
 
 def default_home() -> Path:
@@ -213,6 +240,14 @@ def default_home() -> Path:
         return Path(home).expanduser().absolute()
     cache = os.environ.get("XDG_CACHE_HOME")
     return (Path(cache) if cache else Path.home() / ".cache") / "tritonforge"
+
+
+def _holds(blob: Path, digest: str, size: int) -> bool:
+    """Whether a blob is there and whole: a step that ran anew is the occasion to heal one that is not."""
+    try:
+        return blob.stat().st_size == size and digest_file(blob) == digest
+    except OSError:
+        return False
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -73,8 +73,9 @@ class LocalExecutor:
         with self._guard:
             self._stopped = True
             for worker in self._all:
-                with suppress(OSError):
-                    os.killpg(worker.pid, signal.SIGKILL)
+                if worker.returncode is None:
+                    with suppress(OSError):
+                        os.killpg(worker.pid, signal.SIGKILL)
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._reap()
 
@@ -100,14 +101,17 @@ class LocalExecutor:
 
     def _worker(self) -> subprocess.Popen[str]:
         with suppress(queue.Empty):
-            return self._idle.get_nowait()
+            while True:
+                idle = self._idle.get_nowait()
+                if idle.poll() is None:
+                    return idle
         with self._guard:
             if self._stopped:
                 raise Interrupted("the build was stopped")
             # Threads inside a step would compete with the other workers: a step's cores are the scheduler's to give.
             environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
             worker = subprocess.Popen(
-                [sys.executable, "-m", "tritonforge.build.worker"],
+                [sys.executable, "-m", "tritonforge.build.worker", str(os.getpid())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -143,7 +147,7 @@ class LocalExecutor:
         why = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         hint = None
         if code == -signal.SIGKILL:
-            hint = "the system may have run out of memory: raise `memory_mb:` of this model so that fewer steps run beside it"
+            hint = "memory may have run out: raise this model's `memory_mb:`, so that fewer steps run beside it"
         tail = _tail(Path(task.log))
         return CheckFailed(f"the worker of {task.node} died", found=why, details=[*tail, f"log: {task.log}"], hint=hint)
 

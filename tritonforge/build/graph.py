@@ -145,11 +145,24 @@ def _extra(
         if not is_inside(target):
             raise SpecError("a path leaves the model's folder", place=place, found=target)
         tree = resolver.tree(source, place)
-        if source.path is not None and (loaded.folder / source.path).is_dir():
+        if resolver.is_folder(source):
             files.update({f"{target.rstrip('/')}/{name}": file for name, file in tree.items()})
         else:
             files[target] = next(iter(tree.values()))
     return files
+
+
+def _further_files(
+    name: str, model: ModelSpec, files: Mapping[str, SourceFile], loaded: LoadedSpec, resolver: Resolver
+) -> dict[str, SourceFile]:
+    """What ``files:`` adds to the source's own ``files``."""
+    extra = _extra(model.files, ("models", name, "files"), loaded, resolver)
+    clash = sorted(files.keys() & extra.keys())
+    if clash:
+        raise SpecError(
+            "two files want one place", place=loaded.place("models", name, "files", clash[0]), found=clash[0]
+        )
+    return extra
 
 
 def _declared(tensors: Mapping[str, TensorDecl], batched: bool) -> tuple[Tensor, ...]:
@@ -175,16 +188,11 @@ def _plan_python(
     if not model.outputs:
         raise SpecError("a Python model states its `outputs`", place=place, expected="`outputs: {NAME: TYPE[dims]}`")
     files = dict(sources)
-    if len(files) == 1 and model.source.path is not None and not (loaded.folder / model.source.path).is_dir():
+    if len(files) == 1 and not resolver.is_folder(model.source):
         files = {"model.py": next(iter(sources.values()))}
     if "model.py" not in files:
         raise SpecError("the folder of a Python model has no model.py", place=loaded.place("models", name, "source"))
-    extra = _extra(model.files, ("models", name, "files"), loaded, resolver)
-    clash = sorted(files.keys() & extra.keys())
-    if clash:
-        raise SpecError(
-            "two files want one place", place=loaded.place("models", name, "files", clash[0]), found=clash[0]
-        )
+    extra = _further_files(name, model, files, loaded, resolver)
     batched = model.batched if model.batched is not None else bool(model.max_batch_size)
     signature = Signature(_declared(model.inputs, batched), _declared(model.outputs, batched), batched)
     config = {"signature": signature.to_json(), "requirements": sorted(model.requirements)}
@@ -209,7 +217,7 @@ def _plan_onnx(
         )
     main = sources[networks[0]] if networks else next(iter(sources.values()))
     files = {MODEL: main, **_external(main, resolver)}
-    files.update(_extra(model.files, ("models", name, "files"), loaded, resolver))
+    files.update(_further_files(name, model, files, loaded, resolver))
     axes = {axis: list(sizes) for axis, sizes in model.golden.axes.items()}
     ranges = {axis: limits.model_dump(exclude_none=True) for axis, limits in model.golden.ranges.items()}
     config = {

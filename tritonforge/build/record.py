@@ -1,4 +1,4 @@
-"""What the last build of a platform was made of, for saying why the next one runs something. Losing it loses nothing."""
+"""What the last build of a platform was made of, to say why the next one runs something. Losing it loses nothing."""
 
 from __future__ import annotations
 

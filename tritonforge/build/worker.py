@@ -33,6 +33,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if sys.argv[1:] and os.getppid() != int(sys.argv[1]):
+        return  # it died before the call above
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     devnull = os.open(os.devnull, os.O_RDWR)
     os.dup2(devnull, 1)
@@ -52,11 +54,11 @@ def _serve(task: dict[str, Any]) -> dict[str, Any]:
         try:
             return {"artifact": _run(task)}
         except ForgeError as error:
-            print(error, file=sys.stderr)
+            sys.stderr.write(f"{error}\n")
             return {"error": error.to_json()}
         except OSError as error:
             traceback.print_exc()
-            return {"error": describe_os_error(error, f"{task['node']} stopped", log).to_json()}
+            return {"error": describe_os_error(error, f"{task['node']} stopped", Path(task["store"])).to_json()}
         except Exception as error:
             traceback.print_exc()
             failed = CheckFailed(

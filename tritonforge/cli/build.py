@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from tritonforge.cli.options import json_option, spec_options
-from tritonforge.cli.output import console, emit_json, say, table
+from tritonforge.cli.output import emit_json, say, table
+from tritonforge.cli.progress import BuildProgress
 from tritonforge.errors import ExitCode
 
 if TYPE_CHECKING:
-    from tritonforge.actions.build import BuildOutcome, Observer, PlatformOutcome
+    from tritonforge.actions.build import BuildOutcome, PlatformOutcome
 
 _platforms = click.option(
     "--platform",
@@ -82,7 +83,7 @@ def build(
 
     workspace = open_workspace(spec, overlays)
     options = BuildOptions(platforms, ("*",) if force else forced, jobs, update_sources, not no_wait)
-    with _progress(quiet=as_json) as observer:
+    with BuildProgress(quiet=as_json) as observer:
         outcome = run_build(workspace, options, observer)
     if as_json:
         emit_json({"platforms": [item.to_json() for item in outcome.platforms]})
@@ -133,86 +134,3 @@ def _failures(outcome: BuildOutcome) -> None:
         names = {result.node.model for item in outcome.platforms for result in item.results.values()} - failed
         if names:
             say(f"built all the same, and kept: {', '.join(sorted(names))}")
-
-
-class _progress:
-    """Live progress on a terminal; one line a step elsewhere; nothing for ``--json``."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self.quiet = quiet
-
-    def __enter__(self) -> Observer:
-        from tritonforge.actions.build import Observer
-
-        if self.quiet:
-            self._bar: Any = None
-            return Observer()
-        stream = console(stderr=True)
-        self._bar = None
-        if stream.is_terminal:
-            from rich.progress import (
-                BarColumn,
-                MofNCompleteColumn,
-                Progress,
-                SpinnerColumn,
-                TextColumn,
-                TimeElapsedColumn,
-            )
-
-            self._bar = Progress(
-                SpinnerColumn(),
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                console=stream,
-            )
-            self._bar.start()
-        return _drawing(self._bar)
-
-    def __exit__(self, *exception: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-
-def _drawing(bar: Any) -> Observer:
-    from tritonforge.actions.build import Observer
-
-    class Drawing(Observer):
-        running: dict[str, None]
-
-        def __init__(self) -> None:
-            self.running = {}
-            self.task: Any = None
-
-        def _line(self, text: str) -> None:
-            if bar is None:
-                say(text)
-            else:
-                bar.console.print(text)
-
-        def waiting(self, holder: str) -> None:
-            self._line(f"waiting for {holder}")
-
-        def platform(self, platform: Any, graph: Any) -> None:
-            self.name = platform.name
-            if bar is not None:
-                self.task = bar.add_task(platform.name, total=len(graph.nodes))
-
-        def _show(self, advance: int) -> None:
-            if bar is not None:
-                bar.update(self.task, advance=advance, description=f"{self.name} {', '.join(self.running)}"[:60])
-
-        def started(self, node: Any) -> None:
-            self.running[node.id] = None
-            self._show(0)
-
-        def finished(self, result: Any) -> None:
-            self.running.pop(result.node.id, None)
-            if result.status == "built":
-                self._line(f"  built {result.node.id} in {result.seconds:.1f} s ({'; '.join(result.reasons)})")
-            elif result.status == "failed":
-                self._line(f"  FAILED {result.node.id}")
-            self._show(1)
-
-    return Drawing()

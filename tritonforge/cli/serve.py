@@ -55,7 +55,7 @@ def validate(
         rows = []
         for model in found.models:
             data = model.to_json()
-            worst = "–" if data["max_abs"] is None else f"{data['max_abs']:.1e}"
+            worst = "–" if data["max_abs"] is None else f"{data['max_abs']:.1e}" if data["max_abs"] else "none"
             note = "instances moved to the CPU for this server" if model.overridden else model.note or ""
             rows.append([model.folder, model.version, verdict(model.ok), data["cases"], data["compared"], worst, note])
         table(None, ["model", "version", "", "requests", "compared", "largest difference", ""], rows)

@@ -45,7 +45,9 @@ class EvidenceFolder:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def append(self, kind: str, subject: str, key: Mapping[str, str], ok: bool | None, document: Mapping[str, Any]) -> Path:
+    def append(
+        self, kind: str, subject: str, key: Mapping[str, str], ok: bool | None, document: Mapping[str, Any]
+    ) -> Path:
         """Add a measurement; the file that holds it."""
         now = time.time()
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))

@@ -22,7 +22,7 @@ from tritonforge.artifact.artifact import Artifact, inside
 from tritonforge.artifact.digest import digest_bytes
 from tritonforge.artifact.signature import Signature
 from tritonforge.artifact.store import ArtifactStore
-from tritonforge.durable import disk_errors, fault_point, fsync_folder, point_link, write_json
+from tritonforge.durable import disk_errors, exchange, fault_point, fsync_folder, point_link, write_json
 from tritonforge.errors import SpecError, UsageError, did_you_mean
 
 SCHEMA: Final = 1
@@ -176,9 +176,10 @@ class PlatformFolder:
             new = not _is_whole(target, draft)
             if new:
                 self._stage(draft, store, target)
-            flipped = not (self.current_link.is_symlink() and self.current_link.readlink() == Path("releases") / draft.digest)
+            link = self.current_link
+            flipped = not (link.is_symlink() and link.readlink() == Path("releases") / draft.digest)
             if flipped:
-                point_link(self.current_link, f"releases/{draft.digest}")
+                point_link(link, f"releases/{draft.digest}")
             entries = self.history()
             if not entries or entries[-1]["release"] != draft.digest:
                 at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -202,10 +203,12 @@ class PlatformFolder:
             for base, _, _ in os.walk(staging):
                 fsync_folder(Path(base))
             fault_point("release.staged")
-            if target.exists():  # a damaged one: somebody changed an immutable folder
-                target.rename(staging.with_name(f"{staging.name}-damaged"))
             fault_point("release.rename")
-            staging.rename(target)
+            if target.exists():  # a damaged one: somebody changed an immutable folder
+                exchange(staging, target)
+                shutil.rmtree(staging, ignore_errors=True)
+            else:
+                staging.rename(target)
             fsync_folder(self.releases)
             fault_point("release.renamed")
         except BaseException:
@@ -216,10 +219,16 @@ class PlatformFolder:
         """Remove what killed builds left; the build lock is held, so nobody else stages here."""
         for left in self.releases.glob(".staging-*"):
             shutil.rmtree(left, ignore_errors=True)
+        for link in self.root.glob(f".{self.current_link.name}.*.tmp"):
+            link.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def hold(self, release: Release) -> Iterator[None]:
-        """Keep a release from being pruned while a process uses it; ends with the process."""
+        """Keep a release from being pruned while a process uses it; ends with the process.
+
+        Raises:
+            UsageError: it was pruned in the meantime.
+        """
         folder = self.root / "in-use"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -229,6 +238,8 @@ class PlatformFolder:
             return
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH)
+            if not release.folder.is_dir():
+                raise UsageError(f"the release {release.digest[:12]} was deleted", hint="run the command again")
             yield
         finally:
             os.close(descriptor)
@@ -255,10 +266,8 @@ class PlatformFolder:
     @contextlib.contextmanager
     def _unused(self, digest: str) -> Iterator[None]:
         file = self.root / "in-use" / digest
-        if not file.exists():
-            yield
-            return
-        descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield

@@ -57,7 +57,8 @@ def server_arguments(settings: ServerSettings) -> list[str]:
     if tracing is not None:
         arguments += [f"--trace-config=mode={tracing.mode}", f"--trace-config=rate={tracing.rate}"]
         arguments += [f"--trace-config=level={level}" for level in tracing.level]
-        arguments += [f"--trace-config={tracing.mode},{name}={value}" for name, value in sorted(tracing.options.items())]
+        options = dict(sorted(tracing.options.items()))
+        arguments += [f"--trace-config={tracing.mode},{name}={value}" for name, value in options.items()]
     readiness = settings.readiness
     arguments.append(f"--strict-readiness={_text(readiness.strict)}")
     arguments.append(f"--exit-on-error={_text(readiness.exit_on_error)}")

@@ -26,6 +26,11 @@ BATCH: Final = _Batch()
 Axis = int | str | _Batch
 
 
+def own_axes(tensor: str, dims: tuple[Dim, ...]) -> tuple[Axis, ...]:
+    """Dims whose unnamed dynamic axes (``?…``) are told apart from those of other tensors."""
+    return tuple(f"?{tensor}.{dim}" if isinstance(dim, str) and dim.startswith("?") else dim for dim in dims)
+
+
 @dataclass(frozen=True, slots=True)
 class Member:
     """A model or an ensemble as a step runs it.
@@ -44,7 +49,7 @@ class Member:
     def axes(self, tensor: Tensor) -> tuple[Axis, ...]:
         """The whole shape of a tensor as requests carry it; a scalar is ``[1]``."""
         batching = self.max_batch_size > 0 and self.signature.batched
-        inner: tuple[Axis, ...] = (tensor.shape[1:] if batching else tensor.shape) or (1,)
+        inner = own_axes(tensor.name, (tensor.shape[1:] if batching else tensor.shape) or (1,))
         return (BATCH, *inner) if batching else inner
 
 

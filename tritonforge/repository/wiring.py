@@ -12,7 +12,7 @@ from tritonforge.artifact.signature import Signature, Tensor, parse_type
 from tritonforge.errors import SpecError, did_you_mean
 from tritonforge.repository.schema import Path_
 from tritonforge.repository.wired import PlaceOf, WiredEnsemble, WiredStep
-from tritonforge.repository.wires import BATCH, Axes, Axis, End, Member, Wire, agree, described, unified
+from tritonforge.repository.wires import BATCH, Axes, End, Member, Wire, agree, described, own_axes, unified
 from tritonforge.spec.models import EnsembleSpec, StepSpec, TensorDecl
 
 
@@ -272,11 +272,11 @@ class Wiring:
         datatype, axes = first.datatype, first.axes
         if declaration is not None:
             datatype, item = parse_type(declaration.type)
-            dims: tuple[Axis, ...] = item or (1,)
+            dims = own_axes(name, item or (1,))
             batch = largest > 0 or (BATCH in axes and len(dims) == len(axes) - 1)
             axes = (BATCH, *dims) if batch else dims
         elif largest > 0:
-            axes = (BATCH, *(f"?{position}" for position in range(1, len(axes))))
+            axes = (BATCH, *(f"?{name}.{position}" for position in range(1, len(axes))))
         own = End(-1, self.name, name, datatype, axes, False, self.place((side, name)))
         found.consumers.append(own)
         agree(found, self.name)

@@ -1,1 +1,4 @@
-"""Find what a spec names, and read a model's signature. May import only ``errors``, ``durable``, ``artifact``, ``spec``."""
+"""Find what a spec names, and read a model's signature.
+
+May import only ``errors``, ``durable``, ``artifact`` and ``spec``.
+"""

@@ -56,7 +56,7 @@ def parse(path: Path, place: Place | None = None) -> onnx.ModelProto:
     if path.stat().st_size == 0:
         raise CheckFailed(f"{path.name} is empty", place=place, expected="an ONNX model")
     try:
-        model = onnx.load(path, load_external_data=False)
+        model = onnx.load(path, format="protobuf", load_external_data=False)
     except DecodeError as error:
         raise CheckFailed(
             f"{path.name} is truncated or not ONNX",

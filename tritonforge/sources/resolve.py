@@ -78,10 +78,24 @@ class Resolver:
         found_file = self.file(source, place)
         return {found_file.path.name: found_file}
 
-    def _path(self, source: SourceRef, place: Place) -> Path:
+    def is_folder(self, source: SourceRef) -> bool:
+        """Whether ``source`` names a folder."""
+        return source.path is not None and self._where(source).is_dir()
+
+    def _where(self, source: SourceRef) -> Path:
         assert source.path is not None
-        path = (self.folder / os.path.expanduser(source.path)).absolute()
-        if not path.exists():
+        return (self.folder / Path(source.path).expanduser()).absolute()
+
+    def _path(self, source: SourceRef, place: Place) -> Path:
+        path = self._where(source)
+        try:
+            usable = path.is_file() or path.is_dir()
+            exists = usable or path.exists()
+        except OSError as error:
+            raise SpecError(f"cannot read a source: {error.strerror}", place=place, found=str(path)) from None
+        if exists and not usable:
+            raise SpecError("a source is neither a file nor a folder", place=place, found=str(path))
+        if not exists:
             near = (
                 did_you_mean(path.name, [item.name for item in path.parent.iterdir()]) if path.parent.is_dir() else None
             )
@@ -126,15 +140,27 @@ class Resolver:
 
 
 def _walk(folder: Path, place: Place) -> Iterator[Path]:
-    """Files below ``folder``; links may point anywhere inside it, never out of it."""
+    """Files below ``folder``; links may point anywhere inside it, never out of it, nowhere, or back to where they stand."""
     root = folder.resolve()
-    for base, folders, names in os.walk(folder, followlinks=False):
+    for base, folders, names in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if name not in _SKIPPED)
-        for name in sorted(names):
+        files = sorted(name for name in names if name not in _SKIPPED and not name.endswith(".pyc"))
+        for name in (*folders, *files):
             path = Path(base) / name
-            if name in _SKIPPED or name.endswith(".pyc"):
-                continue
-            if path.is_symlink() and not path.resolve().is_relative_to(root):
-                raise SpecError("a link in a source folder leads out of it", place=place, found=str(path))
-            if path.is_file():
+            if path.is_symlink():
+                _check_link(path, root, place)
+            if name in files and path.is_file():
                 yield path
+
+
+def _check_link(path: Path, root: Path, place: Place) -> None:
+    target = path.resolve()
+    wrong = None
+    if not target.is_relative_to(root):
+        wrong = "leads out of it"
+    elif not target.exists():
+        wrong = "leads nowhere"
+    elif any(above.resolve() == target for above in path.parents):
+        wrong = "leads back to where it stands"
+    if wrong is not None:
+        raise SpecError(f"a link in a source folder {wrong}", place=place, found=str(path))

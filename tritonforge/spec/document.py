@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,8 @@ import yaml
 from tritonforge.errors import Place, SpecError
 
 MAX_BYTES: Final = 8 << 20
+MAX_VALUES: Final = 500_000
+"""A few lines of YAML anchors can stand for billions of values."""
 Path_ = tuple[str | int, ...]
 
 
@@ -87,6 +90,13 @@ def parse(text: str, file: Path) -> Document:
         value = _value(node, (), document, file, loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
+        conflict = _conflict(text)
+        if conflict is not None:
+            raise SpecError(
+                f"{file.name} has an unresolved merge conflict",
+                place=Place(file, conflict),
+                hint=f"resolve it in {file.name}, then run the command again",
+            ) from None
         raise SpecError(
             f"{file.name} is not valid YAML: {error.problem}",
             place=Place(file, None if mark is None else mark.line + 1),
@@ -104,8 +114,16 @@ def parse(text: str, file: Path) -> Document:
     return document
 
 
+def _conflict(text: str) -> int | None:
+    """The line of git's first conflict marker."""
+    lines = enumerate(text.splitlines(), 1)
+    return next((number for number, line in lines if line.startswith(("<<<<<<< ", ">>>>>>> "))), None)
+
+
 def _value(node: yaml.Node, path: Path_, document: Document, file: Path, loader: Any) -> Any:
     document.places[path] = Place(file, node.start_mark.line + 1)
+    if len(document.places) > MAX_VALUES:
+        raise SpecError(f"{file.name} has more than {MAX_VALUES} values", place=document.places[path])
     if isinstance(node, yaml.MappingNode):
         mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:
@@ -124,6 +142,13 @@ def _value(node: yaml.Node, path: Path_, document: Document, file: Path, loader:
     if isinstance(node, yaml.SequenceNode):
         return [_value(item, (*path, index), document, file, loader) for index, item in enumerate(node.value)]
     value = loader.construct_object(node, deep=True)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise SpecError(
+            "a number must be finite",
+            place=Place(file, node.start_mark.line + 1, dotted(path) or None),
+            found=node.value,
+            hint="put it in quotes if the text is meant",
+        )
     if value is not None and not isinstance(value, str | int | float | bool):
         # A date or a binary: YAML guesses; a spec means the text.
         return node.value

@@ -81,6 +81,15 @@ def _interpolate(document: Document, environ: Mapping[str, str]) -> None:
     if not isinstance(declared, dict):
         raise SpecError("`env` is a mapping of names", place=document.place(("env",)))
 
+    for name, stated in declared.items():
+        if not isinstance(stated, dict | None):
+            raise SpecError(
+                f"what `env` says about '{name}' is no mapping",
+                place=document.place(("env", name)),
+                expected=f"`{name}: {{default: TEXT}}`, or `{name}: {{}}` where it must be set",
+                found=repr(stated)[:200],
+            )
+
     def resolve(text: str, path: Path_) -> str:
         def one(match: re.Match[str]) -> str:
             if match.group(1):
@@ -151,7 +160,14 @@ def _checked(document: Document) -> ForgeSpec:
     try:
         return ForgeSpec.model_validate(document.data)
     except ValidationError as failed:
-        errors = [_explain(error, document) for error in failed.errors()]
+        located = [(error, _real_path(error, document.data)) for error in failed.errors()]
+        # Of a field that takes several forms every form complains: what lies deeper is what was meant.
+        paths = [path for _, path in located]
+        errors = [
+            _explain(error, path, document)
+            for error, path in located
+            if not any(len(other) > len(path) and other[: len(path)] == path for other in paths)
+        ]
     # Unknown keys first: they most often cause the others (a misspelt `source` is also a missing one).
     errors.sort(key=lambda error: not error.message.startswith("unknown key"))
     first = errors[0]
@@ -163,8 +179,7 @@ def _checked(document: Document) -> ForgeSpec:
     )
 
 
-def _explain(error: Any, document: Document) -> ForgeError:
-    path = _real_path(error["loc"], document.data)
+def _explain(error: Any, path: Path_, document: Document) -> ForgeError:
     place = document.place(path)
     kind, message = error["type"], str(error["msg"])
     if kind == "extra_forbidden":
@@ -183,11 +198,14 @@ def _explain(error: Any, document: Document) -> ForgeError:
         )
     if kind == "value_error":
         return SpecError(message.removeprefix("Value error, "), place=place)
-    return SpecError(message, place=place, found=repr(error["input"])[:200])
+    unquoted = kind == "string_type" and isinstance(error["input"], bool | int | float)
+    hint = "put it in quotes: YAML reads it as something else than text" if unquoted else None
+    return SpecError(message, place=place, found=repr(error["input"])[:200], hint=hint)
 
 
-def _real_path(loc: Sequence[str | int], data: Any) -> Path_:
+def _real_path(error: Any, data: Any) -> Path_:
     """Pydantic's location without the names of union members and the like, which are in no file."""
+    loc: Sequence[str | int] = error["loc"]
     path: list[str | int] = []
     value = data
     for index, part in enumerate(loc):
@@ -197,7 +215,7 @@ def _real_path(loc: Sequence[str | int], data: Any) -> Path_:
         elif isinstance(value, list) and isinstance(part, int) and part < len(value):
             value = value[part]
             path.append(part)
-        elif index == len(loc) - 1 and isinstance(value, dict):
+        elif index == len(loc) - 1 and isinstance(value, dict) and error["type"] == "missing":
             path.append(part)
     return tuple(path)
 

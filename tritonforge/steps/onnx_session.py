@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions as steps use them: on the CPU, with the optimisation that is asked for, and with clear errors."""
+"""ONNX Runtime sessions as steps use them: on the CPU, with the optimisation that is asked for, and clear errors."""
 
 from __future__ import annotations
 

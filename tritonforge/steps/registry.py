@@ -34,6 +34,6 @@ def step(name: str) -> Step:
     from importlib.metadata import entry_points
 
     for point in entry_points(group="tritonforge.steps", name=name):
-        made = point.load()()
-        return made
+        found: Step = point.load()()
+        return found
     raise InternalError(f"there is no step '{name}'")

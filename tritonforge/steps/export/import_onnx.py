@@ -18,6 +18,7 @@ from tritonforge.steps.step import Job, Needs
 
 MODEL: Final = "model.onnx"
 _PROBE_BATCHES: Final = (2, 3)
+_CLEARLY: Final = 0.2
 
 
 class ImportOnnx:
@@ -69,6 +70,8 @@ def _probed(session: Any, signature: Signature, config: Mapping[str, Any]) -> tu
     """Run two batch sizes: axis 0 is the batch when every output follows it."""
     bounds = {name: tuple(sizes) for name, sizes in config["axes"].items()}
     sizes = axis_sizes(signature, bounds, largest=False)
+    feeds: dict[str, Any] = {}
+    outputs: dict[str, Any] = {}
     for batch in _PROBE_BATCHES:
         feeds = make_inputs(signature, batch=batch, sizes=sizes, seed=0, ranges=config["ranges"])
         try:
@@ -80,7 +83,36 @@ def _probed(session: Any, signature: Signature, config: Mapping[str, Any]) -> tu
         wrong = [name for name, value in outputs.items() if not getattr(value, "shape", ()) or value.shape[0] != batch]
         if wrong:
             return replace(signature, batched=False), f"axis 0 is no batch: {', '.join(wrong)} did not follow it"
+    mixed = _mixed(session, feeds, outputs)
+    if mixed:
+        return replace(signature, batched=False), f"axis 0 is no batch: rows of {', '.join(mixed)} depend on each other"
     return signature, None
+
+
+def _mixed(session: Any, feeds: Mapping[str, Any], outputs: Mapping[str, Any]) -> list[str]:
+    """The outputs whose rows are clearly others when each item runs alone: the server must not merge requests then.
+
+    Quantisation at run time takes its scale from the whole batch, so that small differences mean nothing.
+    """
+    import numpy as np
+
+    mixed = set()
+    for row in range(_PROBE_BATCHES[-1]):
+        try:
+            alone = run_session(session, {name: value[row : row + 1] for name, value in feeds.items()}, Place())
+        except ForgeError:
+            return []  # it runs in batches only
+        for name, whole in outputs.items():
+            together = whole[row : row + 1]
+            if alone[name].shape != together.shape:
+                mixed.add(name)
+            elif together.dtype.kind == "f":
+                a, b = (np.nan_to_num(value.astype(np.float64)) for value in (alone[name], together))
+                if np.linalg.norm(a - b) > _CLEARLY * max(np.linalg.norm(a), np.linalg.norm(b)):
+                    mixed.add(name)
+            elif together.size and np.mean(alone[name] != together) > 0.5:
+                mixed.add(name)
+    return sorted(mixed)
 
 
 def refine(signature: Signature, inputs: Mapping[str, Any], outputs: Mapping[str, Any], place: Place) -> Signature:

@@ -14,7 +14,7 @@ from tritonforge.steps.step import Job, Needs
 
 
 class Simplify:
-    """Writes the simplified graph; a changed signature or opset is a failure. The comparison of outputs is ``parity``'s."""
+    """Writes the simplified graph; a changed signature or opset is a failure. ``parity`` compares the outputs."""
 
     name = "simplify"
     version = 1

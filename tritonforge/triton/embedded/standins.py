@@ -35,6 +35,8 @@ def place(runtime: Runtime, folder: Path) -> Path:
     python = folder / "python"
     python.mkdir(parents=True)
     for source in sorted((runtime.backend_directory / "python").iterdir()):
+        if not source.is_file():
+            continue
         if source.name == "triton_python_backend_utils.py":
             (python / source.name).write_text(source.read_text() + _ACTIVATE)
         else:

@@ -1,0 +1,62 @@
+"""Hold what a server says of a model against the config that was published."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tritonforge.artifact.datatypes import BY_CONFIG
+from tritonforge.triton.client import Client
+
+
+def served_differently(client: Client, folder: str, version: int, published: Any, *, overridden: bool) -> list[str]:
+    """What the server says of a model that its config does not; ``overridden`` leaves instances out."""
+    problems = []
+    served = client.model_metadata(folder, str(version))
+    if str(version) not in served["versions"]:
+        problems.append(f"version {version} is not served, but {', '.join(served['versions'])}")
+    batch = [-1] if published.max_batch_size > 0 else []
+    for what, tensors in (("input", published.input), ("output", published.output)):
+        found = {item["name"]: item for item in served[f"{what}s"]}
+        wanted = {item.name: item for item in tensors}
+        for name in sorted(found.keys() ^ wanted.keys()):
+            problems.append(f"{what} '{name}' is {'not served' if name in wanted else 'served but not published'}")
+        for name in sorted(found.keys() & wanted.keys()):
+            config, said = wanted[name], found[name]
+            datatype = BY_CONFIG[
+                type(config).DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_number[config.data_type].name
+            ]
+            shape = [*batch, *config.dims]
+            if said["datatype"] != datatype.name:
+                problems.append(f"{what} '{name}' is served as {said['datatype']}, published as {datatype.name}")
+            if [int(size) for size in said["shape"]] != shape:
+                problems.append(f"{what} '{name}' is served with shape {said['shape']}, published with {shape}")
+    config = client.model_config(folder, str(version))
+    problems += _config_problems(published, config, skip={"instance_group"} if overridden else set())
+    return problems
+
+
+def _config_problems(published: Any, served: Any, skip: set[str]) -> list[str]:
+    """Fields that the config sets and the server holds differently. What the server fills in by itself is its own."""
+    problems = []
+    for descriptor, value in published.ListFields():
+        name = descriptor.name
+        if name in skip:
+            continue
+        other = getattr(served, name)
+        if name == "instance_group":
+            # The server gives groups names; the rest must be as published.
+            for group, found in zip(value, other, strict=False):
+                if group.kind != found.kind or (group.count and group.count != found.count):
+                    problems.append(f"instance_group is served as {found.count} × kind {found.kind}")
+            continue
+        if name in ("optimization", "dynamic_batching", "sequence_batching", "ensemble_scheduling"):
+            problems += [f"{name}: {text}" for text in _config_problems(value, other, set())]
+            continue
+        if value != other:
+            problems.append(f"{name} is served as {_brief(other)}, published as {_brief(value)}")
+    return problems
+
+
+def _brief(value: Any) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 80 else text[:77] + "…"
