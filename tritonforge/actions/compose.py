@@ -9,6 +9,7 @@ from typing import Any
 
 from tritonforge import __version__
 from tritonforge.actions.document import Composed, release_document, steps_behind
+from tritonforge.actions.named_files import check_named_files
 from tritonforge.actions.workspace import Workspace
 from tritonforge.artifact.artifact import Artifact
 from tritonforge.artifact.digest import digest_bytes, digest_file, digest_of
@@ -176,14 +177,19 @@ class Composer:
         number = self._number("models", name, model, artifact.digest)
         folder = folder_name(name, model)
         external = artifact.metadata.get("external") or []
+        placed = {}
         for path in artifact.files:
             # Triton documents ONNX with external data as a folder called model.onnx that holds both.
             nested = external and (path == "model.onnx" or path in external)
             target = f"models/{folder}/{number}/{'model.onnx/' if nested else ''}{path}"
-            self.files[target] = Stored(artifact, path)
+            placed[target] = Stored(artifact, path)
         if nodes.folder_files is not None:
             extra = self._artifact(nodes.folder_files)
-            self.files.update({f"models/{folder}/{path}": Stored(extra, path) for path in extra.files})
+            placed.update({f"models/{folder}/{path}": Stored(extra, path) for path in extra.files})
+        self.files.update(placed)
+        present = [path.removeprefix(f"models/{folder}/") for path in placed]
+        at = self.loaded.place
+        check_named_files(config.message, present, number, lambda field: at("models", name, "config", field))
         if nodes.golden is not None:
             golden = self._artifact(nodes.golden)
             for path in golden.files:
@@ -201,6 +207,7 @@ class Composer:
         if override is not None and override.max_batch_size is not None:
             ensemble = ensemble.model_copy(update={"max_batch_size": override.max_batch_size})
         wired = wire(name, ensemble, self.members, lambda path: self.loaded.place("ensembles", name, *path))
+        self.warnings += [f"{name}: {text}" for text in wired.warnings]
         layer = wired.layer()
         layers = (layer, *self._layers("ensembles", name, ensemble))
         request = self._request(

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from tritonforge.actions.build import interruptible
 from tritonforge.actions.live import LiveServer, ServerChoice, embedded_runtime, open_server
+from tritonforge.actions.loading import load_or_fail
 from tritonforge.actions.show import gate_key
-from tritonforge.actions.validate import load_order
 from tritonforge.actions.workspace import Workspace
 from tritonforge.artifact.digest import digest_of
 from tritonforge.artifact.generate import axis_sizes, make_inputs
@@ -32,7 +32,6 @@ from tritonforge.measure import (
     write_input_data,
 )
 from tritonforge.measure import run as run_perf
-from tritonforge.repository.pbtxt import parse
 from tritonforge.repository.release import Release
 from tritonforge.spec.models import GateSpec
 from tritonforge.spec.platform import Platform
@@ -105,9 +104,7 @@ def run_gates(
                 ) as server,
             ):
                 if server.running is not None:
-                    for entry in load_order(release):
-                        text = (release.models_folder / entry["folder"] / "config.pbtxt").read_text(encoding="utf-8")
-                        server.load(entry["folder"], parse(text))
+                    load_or_fail(release, server, progress)
                 for name, gate in left.items():
                     outcomes[name] = _one(workspace, platform, release, name, gate, server, runtime, progress)
         except KeyboardInterrupt:

@@ -12,11 +12,10 @@ from typing import Any
 
 from tritonforge.actions.build import interruptible
 from tritonforge.actions.live import ServerChoice, has_gpu, open_server
-from tritonforge.actions.validate import load_order
+from tritonforge.actions.loading import load_or_fail, published_config
 from tritonforge.actions.workspace import Workspace
 from tritonforge.durable import write_json
 from tritonforge.errors import CheckFailed
-from tritonforge.repository.pbtxt import parse
 from tritonforge.repository.release import PlatformFolder, Release
 from tritonforge.triton.connection import Connection
 from tritonforge.triton.gpu import cpu_override
@@ -54,8 +53,8 @@ def serve(
             workspace, release, choice, explicit=bool(moved), progress=say, ports=ports, host=host, log=log
         ) as server,
     ):
-        for entry in load_order(release) if moved else []:
-            server.load(entry["folder"], _published(release, entry["folder"]))
+        if moved:
+            load_or_fail(release, server, say)
         connection = server.connection
         say(f"serving {workspace.loaded.spec.name} {release.digest[:12]} on {server.describe()['title']}")
         say(f"  HTTP {connection.http}  gRPC {connection.grpc}  metrics {connection.metrics}  log {log}")
@@ -83,15 +82,11 @@ def serving(folder: PlatformFolder) -> Connection | None:
     return Connection(http=state["http"], grpc=state["grpc"])
 
 
-def _published(release: Release, folder: str) -> Any:
-    return parse((release.models_folder / folder / "config.pbtxt").read_text(encoding="utf-8"))
-
-
 def _needs_cpu(release: Release, choice: ServerChoice) -> list[str]:
     if choice.kind != "embedded" and has_gpu():
         return []
     return [
         entry["folder"]
         for entry in release.models()
-        if entry["kind"] != "ensemble" and cpu_override(_published(release, entry["folder"])) is not None
+        if entry["kind"] != "ensemble" and cpu_override(published_config(release, entry["folder"])) is not None
     ]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tritonforge.actions.compose import evidence_key
 from tritonforge.actions.expand import expand
 from tritonforge.actions.live import LiveServer, ServerChoice, open_server
+from tritonforge.actions.loading import Loaded, load_all, load_order
 from tritonforge.actions.served import served_differently
 from tritonforge.actions.workspace import Workspace
 from tritonforge.artifact.compare import Difference, compare
@@ -17,7 +18,6 @@ from tritonforge.artifact.signature import Signature
 from tritonforge.artifact.tensors import Case, CaseSet, read_cases
 from tritonforge.errors import ForgeError
 from tritonforge.measure.hardware import describe
-from tritonforge.repository.pbtxt import parse
 from tritonforge.repository.release import Release
 
 if TYPE_CHECKING:
@@ -133,7 +133,11 @@ def validate(
         if known is not None:
             return known
     with folder.hold(release), open_server(workspace, release, choice, explicit=True, progress=progress) as server:
-        models = [_one(release, entry, server, progress) for entry in load_order(release)]
+        loaded = load_all(release, server, progress)
+        models = []
+        for entry in load_order(release):
+            progress(f"{entry['folder']}: golden cases")
+            models.append(_one(release, entry, server, loaded[entry["folder"]]))
         described = server.describe()
     result = Validation(release.digest, platform.name, described, models)
     hardware = describe().to_json()
@@ -172,53 +176,25 @@ def _known(workspace: Workspace, release: Release, platform: str, choice: Server
     return Validation(release.digest, platform, server, models, reused=True)
 
 
-def load_order(release: Release) -> list[Mapping[str, Any]]:
-    """Models, then ensembles after their members, then routers."""
-    entries = {entry["folder"]: entry for entry in release.models()}
-    placed: dict[str, Mapping[str, Any]] = {}
-
-    def place(folder: str, above: tuple[str, ...] = ()) -> None:
-        if folder in placed or folder in above or folder not in entries:
-            return
-        entry = entries[folder]
-        if entry["kind"] == "ensemble":
-            config = parse((release.models_folder / folder / "config.pbtxt").read_text(encoding="utf-8"))
-            for step in config.ensemble_scheduling.step:
-                place(step.model_name, (*above, folder))
-        if entry["kind"] == "router":
-            for other in entries.values():
-                if other["name"] == entry["name"] and other["folder"] != folder:
-                    place(other["folder"], (*above, folder))
-        placed[folder] = entry
-
-    for folder in entries:
-        place(folder)
-    return list(placed.values())
-
-
-def _one(
-    release: Release, entry: Mapping[str, Any], server: LiveServer, progress: Callable[[str], None]
-) -> ModelValidation:
+def _one(release: Release, entry: Mapping[str, Any], server: LiveServer, loaded: Loaded) -> ModelValidation:
     model = ModelValidation(entry["folder"], entry["name"], entry["version"], entry["artifact"], entry["config"])
+    model.overridden = loaded.overridden
+    if loaded.error is not None:
+        model.problems.append(str(loaded.error))
+        return model
     clock = time.monotonic()
-    progress(f"{model.folder}: loading")
-    published = parse((release.models_folder / model.folder / "config.pbtxt").read_text(encoding="utf-8"))
+    model.loaded = True
     try:
-        model.overridden = server.load(model.folder, published)
-        model.loaded = True
         model.problems += served_differently(
-            server.client, model.folder, model.version, published, overridden=model.overridden
+            server.client, model.folder, model.version, loaded.published, overridden=model.overridden
         )
     except ForgeError as error:
         model.problems.append(str(error))
-        model.seconds = time.monotonic() - clock
-        return model
     if entry["folder"] == entry["name"]:
-        progress(f"{model.folder}: golden cases")
         _golden(release, entry, server, model)
     else:
         model.note = f"answers are checked through '{entry['name']}'"
-    model.seconds = time.monotonic() - clock
+    model.seconds = loaded.seconds + time.monotonic() - clock
     return model
 
 
