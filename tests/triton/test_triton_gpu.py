@@ -38,3 +38,14 @@ def test_an_automatic_group_that_names_gpus_is_overridden() -> None:
     override = cpu_override(parse('name: "m" instance_group { count: 1 gpus: [0] }'))
     assert override is not None
     assert override["instance_group"] == [{"count": 1, "kind": "KIND_CPU"}]
+
+
+def test_accelerators_of_gpu_instances_are_left_out() -> None:
+    override = cpu_override(
+        parse(
+            'name: "m" instance_group { kind: KIND_GPU } optimization { execution_accelerators '
+            '{ gpu_execution_accelerator { name: "tensorrt" } cpu_execution_accelerator { name: "openvino" } } }'
+        )
+    )
+    assert override is not None
+    assert override["optimization"]["execution_accelerators"] == {"cpu_execution_accelerator": [{"name": "openvino"}]}

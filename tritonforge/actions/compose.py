@@ -110,6 +110,7 @@ class Composer:
         for name, nodes in self.graph.models.items():
             self.composing = name
             self._model(name, self.spec.models[name], nodes)
+        self.lock.pins[self.platform.name] = {}
         wanted = {name: member for name, member in self.spec.ensembles.items() if wanted_on(member.only, self.platform)}
         for name in order(wanted, lambda member, path: self.loaded.place("ensembles", member, *path)):
             self.composing = name
@@ -209,6 +210,7 @@ class Composer:
         wired = wire(name, ensemble, self.members, lambda path: self.loaded.place("ensembles", name, *path))
         self.warnings += [f"{name}: {text}" for text in wired.warnings]
         layer = wired.layer()
+        self.lock.pins[self.platform.name][name] = {step.member: step.version for step in wired.steps}
         layers = (layer, *self._layers("ensembles", name, ensemble))
         request = self._request(
             "ensembles",

@@ -31,7 +31,7 @@ def served_differently(client: Client, folder: str, version: int, published: Any
             if [int(size) for size in said["shape"]] != shape:
                 problems.append(f"{what} '{name}' is served with shape {said['shape']}, published with {shape}")
     config = client.model_config(folder, str(version))
-    problems += _config_problems(published, config, skip={"instance_group"} if overridden else set())
+    problems += _config_problems(published, config, skip={"instance_group", "optimization"} if overridden else set())
     return problems
 
 

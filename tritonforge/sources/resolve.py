@@ -140,7 +140,7 @@ class Resolver:
 
 
 def _walk(folder: Path, place: Place) -> Iterator[Path]:
-    """Files below ``folder``; links may point anywhere inside it, never out of it, nowhere, or back to where they stand."""
+    """Files below ``folder``; links point somewhere inside it, and never back to a folder that they stand in."""
     root = folder.resolve()
     for base, folders, names in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if name not in _SKIPPED)

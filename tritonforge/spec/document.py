@@ -17,6 +17,8 @@ MAX_VALUES: Final = 500_000
 """A few lines of YAML anchors can stand for billions of values."""
 Path_ = tuple[str | int, ...]
 
+_PLAIN: Final = {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
+
 
 @dataclass(slots=True)
 class Document:
@@ -124,16 +126,22 @@ def _value(node: yaml.Node, path: Path_, document: Document, file: Path, loader:
     document.places[path] = Place(file, node.start_mark.line + 1)
     if len(document.places) > MAX_VALUES:
         raise SpecError(f"{file.name} has more than {MAX_VALUES} values", place=document.places[path])
+    if isinstance(node, yaml.CollectionNode) and node.tag not in _PLAIN:
+        raise SpecError(
+            "YAML tags are not taken",
+            place=Place(file, node.start_mark.line + 1, dotted(path) or None),
+            found=str(node.tag).replace("tag:yaml.org,2002:", "!!"),
+        )
     if isinstance(node, yaml.MappingNode):
         mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            key = loader.construct_object(key_node, deep=True)
             place = Place(file, key_node.start_mark.line + 1, dotted(path) or None)
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                raise SpecError("YAML merge keys are not taken", place=place, hint="use `defaults:` or `include:`")
+            key = loader.construct_object(key_node, deep=True)
             if isinstance(key, bool) or not isinstance(key, str | int):
                 raise SpecError("a key must be text", place=place, found=f"{key!r}", hint="put the key in quotes")
             name = str(key)
-            if name == "<<":
-                raise SpecError("YAML merge keys are not taken", place=place, hint="use `defaults:` or `include:`")
             if name in mapping:
                 raise SpecError(f"the key '{name}' stands twice", place=place, hint="delete one of the two")
             mapping[name] = _value(value_node, (*path, name), document, file, loader)

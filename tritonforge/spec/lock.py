@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -29,10 +28,15 @@ class LockedSource:
 
 @dataclass(slots=True)
 class Lock:
-    """``sources`` by the source as the spec names it; ``versions[platform][folder][number]`` is an artifact digest."""
+    """``sources`` by the source as the spec names it; ``versions[platform][folder][number]`` is an artifact digest.
+
+    ``pins[platform][ensemble][member]`` is the version of a member that the last release's ensemble runs (-1: the
+    newest). It is there to be reviewed; the members' own numbers decide.
+    """
 
     sources: dict[str, LockedSource] = field(default_factory=dict)
     versions: dict[str, dict[str, dict[int, str]]] = field(default_factory=dict)
+    pins: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
 
     def number_for(self, platform: str, folder: str, artifact: str, *, wanted: int | None = None) -> int:
         """The version number of ``artifact`` in ``folder``: its old one, else one above all that were ever given.
@@ -93,11 +97,18 @@ def read_lock(path: Path) -> Lock:
             }
             for platform, folders in (data.get("versions") or {}).items()
         }
+        pins = {
+            platform: {
+                ensemble: {member: int(number) for member, number in members.items()}
+                for ensemble, members in ensembles.items()
+            }
+            for platform, ensembles in (data.get("pins") or {}).items()
+        }
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise SpecError(
             "forge.lock is damaged", place=Place(path), found=repr(error), hint="restore it from version control"
         ) from None
-    return Lock(sources, versions)
+    return Lock(sources, versions, pins)
 
 
 def write_lock(path: Path, lock: Lock) -> bool:
@@ -106,7 +117,7 @@ def write_lock(path: Path, lock: Lock) -> bool:
     Raises:
         EnvironmentLacks: the folder cannot be written, or the disk is full.
     """
-    data: Mapping[str, Any] = {
+    data: dict[str, Any] = {
         "lockVersion": 1,
         "sources": {
             name: {**({} if item.version is None else {"version": item.version}), "sha256": item.sha256}
@@ -117,7 +128,14 @@ def write_lock(path: Path, lock: Lock) -> bool:
             for platform, folders in sorted(lock.versions.items())
         },
     }
-    text = (HEADER + yaml.safe_dump(dict(data), sort_keys=False, width=200)).encode()
+    pins = {
+        platform: {name: dict(sorted(members.items())) for name, members in sorted(ensembles.items())}
+        for platform, ensembles in sorted(lock.pins.items())
+        if ensembles
+    }
+    if pins:
+        data["pins"] = pins
+    text = (HEADER + yaml.safe_dump(data, sort_keys=False, width=200)).encode()
     with disk_errors("cannot write forge.lock", path):
         if path.exists() and path.read_bytes() == text:
             return False
