@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tritonforge.actions.chain import chained_cases, ensemble_folder
 from tritonforge.actions.compose import evidence_key
 from tritonforge.actions.expand import expand
 from tritonforge.actions.live import LiveServer, ServerChoice, open_server
@@ -206,16 +207,29 @@ def _golden(release: Release, entry: Mapping[str, Any], server: LiveServer, mode
     if entry["decoupled"]:
         model.note = "decoupled: its answers were not asked for"
         return
-    if not sets:
-        model.note = "no golden cases: only loaded; declare `golden.cases` or `golden.ranges`"
-        return
     for cases in sets:
-        for case in expand(cases, signature, largest):
-            for protocol in PROTOCOLS:
-                if server.speaks(protocol):
-                    model.cases.append(_run_case(server, model, signature, cases, case, protocol))
-    if not any(case.compared for case in model.cases):
+        _ask(server, model, signature, cases, largest)
+    compared = any(case.compared for case in model.cases)
+    ensemble = None if compared else ensemble_folder(release, entry)
+    if ensemble is not None:
+        try:
+            chained = chained_cases(release, ensemble, signature, largest, server.client)
+        except ForgeError as error:
+            model.note = f"no golden cases, and its members refuse generated inputs: {error.message}"
+            return
+        _ask(server, model, signature, chained, largest)
+        model.note = "compared with its members, asked one after the other"
+    elif not sets:
+        model.note = "no golden cases: only loaded; declare `golden.cases` or `golden.ranges`"
+    elif not compared:
         model.note = "no reference answers: shapes, types and finiteness only"
+
+
+def _ask(server: LiveServer, model: ModelValidation, signature: Signature, cases: CaseSet, largest: int) -> None:
+    for case in expand(cases, signature, largest):
+        for protocol in PROTOCOLS:
+            if server.speaks(protocol):
+                model.cases.append(_run_case(server, model, signature, cases, case, protocol))
 
 
 def _run_case(

@@ -474,7 +474,7 @@ class ForgeSpec(Strict):
     gates: dict[Name, GateSpec] = {}
     """The gates by name."""
     retention: Retention = Retention()
-    """Which releases are kept."""
+    """How many old releases stay on disk."""
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:

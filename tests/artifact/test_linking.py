@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from tritonforge.artifact.artifact import inside, is_inside
+from tritonforge.artifact.linking import copy_file, place_file
+from tritonforge.errors import InternalError
+
+
+def test_a_placed_file_shares_its_bytes(tmp_path: Path) -> None:
+    source = tmp_path / "a"
+    source.write_bytes(b"data")
+    place_file(source, tmp_path / "deep" / "b")
+    assert (tmp_path / "deep" / "b").stat().st_ino == source.stat().st_ino
+
+
+@pytest.mark.parametrize("number", [errno.EXDEV, errno.EMLINK, errno.EPERM])
+def test_where_it_cannot_be_linked_it_is_copied_read_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    source = tmp_path / "a"
+    source.write_bytes(b"data")
+    monkeypatch.setattr(os, "link", refuse)
+    place_file(source, tmp_path / "b")
+    assert (tmp_path / "b").read_bytes() == b"data"
+    assert (tmp_path / "b").stat().st_ino != source.stat().st_ino
+    assert (tmp_path / "b").stat().st_mode & 0o777 == 0o444
+
+
+def test_another_file_system_gets_a_copy(tmp_path: Path) -> None:
+    shm = Path("/dev/shm")
+    if not shm.is_dir() or shm.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("no second file system here")
+    source = tmp_path / "a"
+    source.write_bytes(b"data")
+    target = shm / f"tritonforge-test-{os.getpid()}"
+    try:
+        place_file(source, target)
+        assert target.read_bytes() == b"data"
+    finally:
+        target.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("place", [place_file, copy_file])
+def test_nothing_is_overwritten(tmp_path: Path, place: object) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+    with pytest.raises(FileExistsError):
+        place(tmp_path / "a", tmp_path / "b")  # type: ignore[operator]
+    assert (tmp_path / "b").read_text() == "b"
+
+
+def test_a_copy_is_independent(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * 3_000_000)
+    copy_file(tmp_path / "a", tmp_path / "b")
+    (tmp_path / "a").write_bytes(b"y")
+    assert (tmp_path / "b").read_bytes() == b"x" * 3_000_000
+
+
+@pytest.mark.parametrize(
+    ("path", "ok"),
+    [
+        ("a", True),
+        ("a/b.c", True),
+        ("a/./b", True),
+        ("..a/b", True),
+        ("../a", False),
+        ("a/../../b", False),
+        ("/a", False),
+        ("", False),
+        (".", False),
+        ("a\0b", False),
+    ],
+)
+def test_no_path_leaves_its_root(tmp_path: Path, path: str, ok: bool) -> None:
+    assert is_inside(path) is ok
+    if ok:
+        assert inside(tmp_path, path) == tmp_path / path
+    else:
+        with pytest.raises(InternalError):
+            inside(tmp_path, path)
