@@ -61,15 +61,23 @@ def compose_inputs(
             for folder, numbers in lock.versions.get(platform.name, {}).items()
         },
         "artifacts": {node_id: result.artifact for node_id, result in results.items()},
-        "templates": _tree_digests([workspace.loaded.folder / path for path in spec.templates] + [house_templates()]),
+        "templates": _tree_digests([*_template_roots(workspace), house_templates()]),
         "cases": case_digests,
         "models": {name: [nodes.artifact, nodes.backend] for name, nodes in graph.models.items()},
     }
 
 
+def _template_roots(workspace: Workspace) -> list[Path]:
+    """The folders that hold the user's templates: the declared ones, and those of templates named by their path."""
+    folder = workspace.loaded.folder
+    named = {member.template for member in workspace.loaded.spec.servables().values() if member.template}
+    own = {(folder / name).parent for name in named if name.endswith(".j2") and (folder / name).is_file()}
+    return [*((folder / path).resolve() for path in workspace.loaded.spec.templates), *sorted(own)]
+
+
 def _tree_digests(folders: list[Path]) -> dict[str, str]:
-    files = (file for folder in folders for file in sorted(folder.rglob("*")) if file.is_file())
-    return {str(file): digest_bytes(file.read_bytes()) for file in files if "__pycache__" not in file.parts}
+    files = (file for folder in folders for file in sorted(folder.rglob("*.j2")) if file.is_file())
+    return {str(file): digest_bytes(file.read_bytes()) for file in files}
 
 
 def _case_paths(workspace: Workspace, name: str, golden: GoldenSpec) -> list[Path]:
@@ -169,7 +177,8 @@ class Composer:
         )
 
     def _template_folders(self) -> tuple[Path, ...]:
-        return tuple((self.loaded.folder / path).resolve() for path in self.spec.templates)
+        folder = self.loaded.folder.resolve()
+        return (*((folder / path).resolve() for path in self.spec.templates), folder)
 
     def _model(self, name: str, model: ModelSpec, nodes: ModelNodes) -> None:
         artifact = self._artifact(nodes.artifact)

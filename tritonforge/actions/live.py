@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tritonforge.triton.lifecycle import Program, RunningServer
 
 _OWN: Final = ("--strict-readiness=", "--exit-on-error=", "--exit-timeout-secs=")
-"""Options of a release that the launch decides instead."""
+"""Options of a release that the launch takes as its own fields."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +137,7 @@ def open_server(
         check_requirements(release)
     arguments = tuple(item for item in release.document["server"]["arguments"] if not item.startswith(_OWN))
     chosen = ports or {}
+    readiness = {} if explicit else _readiness(release.document["server"]["arguments"])
     launch = Launch(
         repository=release.models_folder,
         control="explicit" if explicit else "none",
@@ -146,6 +147,7 @@ def open_server(
         grpc=chosen.get("grpc"),
         metrics=chosen.get("metrics"),
         host=host,
+        **readiness,
     )
     assert launch.log_path is not None
     launch.log_path.parent.mkdir(parents=True, exist_ok=True)
@@ -153,6 +155,19 @@ def open_server(
     progress("starting the server")
     with start(launch, program) as running, running.client() as client:
         yield LiveServer(choice, client, running)
+
+
+def _readiness(arguments: Sequence[str]) -> dict[str, Any]:
+    """The release's own readiness and exit settings, as the launch takes them."""
+    said = dict(item.split("=", 1) for item in arguments if item.startswith(_OWN))
+    settings: dict[str, Any] = {}
+    if "--strict-readiness" in said:
+        settings["strict_readiness"] = said["--strict-readiness"] == "true"
+    if "--exit-on-error" in said:
+        settings["exit_on_error"] = said["--exit-on-error"] == "true"
+    if "--exit-timeout-secs" in said:
+        settings["exit_timeout"] = float(said["--exit-timeout-secs"])
+    return settings
 
 
 def _program(choice: ServerChoice, progress: Callable[[str], None]) -> Program:
