@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -175,8 +175,10 @@ def _platform(
         )
     composer = Composer(workspace, platform, lock, graph, results)
     composed = digest_of(compose_inputs(workspace, platform, lock, graph, results))
-    if record.composed == composed and before is not None and before.digest == record.release and not options.force:
+    unchanged = before is not None and before.digest == record.release and before.is_whole()
+    if unchanged and record.composed == composed and not options.force:
         _keep_record(record_file, record, changed=record.nodes != nodes_before)
+        folder.prune(workspace.loaded.spec.retention.releases)  # an earlier build may have been stopped before it
         return PlatformOutcome(platform, results, (), before, before=previous, seconds=time.monotonic() - clock)
     try:
         draft = composer.compose()
@@ -265,6 +267,3 @@ def first_error(failures: Sequence[ModelFailure]) -> ForgeError:
     return max(
         (failure.error for failure in failures), key=lambda error: (int(error.exit_code) == 3, int(error.exit_code))
     )
-
-
-Notify = Callable[[str], None]

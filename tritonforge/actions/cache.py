@@ -108,6 +108,36 @@ def collect_garbage(store: LocalStore, *, older_than_s: float = 0.0, dry_run: bo
         return Collected(len(keys), len(manifests), len(blobs), freed, dry_run)
 
 
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A file of an artifact whose bytes are not what its digest says."""
+
+    artifact: str
+    path: str
+    sha256: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def verify_cache(store: LocalStore, *, dry_run: bool = False) -> list[Damage]:
+    """Read every byte of the store; damaged files are removed, so that the next build makes them anew.
+
+    A release shares its bytes with the store: one that links a damaged file must be published again
+    (``build --force``).
+    """
+    found = []
+    for path in sorted((store.root / "artifacts").glob("*/*.json")):
+        artifact = store.artifact(path.stem)
+        for name in [] if artifact is None else store.damaged(artifact):
+            assert artifact is not None
+            digest = artifact.files[name].sha256
+            found.append(Damage(path.stem, name, digest))
+            if not dry_run:
+                store.blob(digest).unlink(missing_ok=True)
+    return found
+
+
 def _records(store: LocalStore) -> Iterator[tuple[Path, dict[str, Any]]]:
     for path in (store.root / "keys").glob("*/*.json"):
         with contextlib.suppress(OSError, ValueError):

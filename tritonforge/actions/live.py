@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tritonforge.actions.workspace import Workspace
+from tritonforge.durable import disk_errors
 from tritonforge.errors import CheckFailed, EnvironmentLacks, Place, SpecError, UsageError, did_you_mean
 from tritonforge.repository.release import Release
 from tritonforge.spec.models import ConnectionSpec, SecretRef, TlsSettings
@@ -138,23 +141,42 @@ def open_server(
     arguments = tuple(item for item in release.document["server"]["arguments"] if not item.startswith(_OWN))
     chosen = ports or {}
     readiness = {} if explicit else _readiness(release.document["server"]["arguments"])
-    launch = Launch(
-        repository=release.models_folder,
-        control="explicit" if explicit else "none",
-        log_path=log or release.folder.parent.parent / "logs" / "tritonserver.log",
-        arguments=arguments,
-        http=chosen.get("http"),
-        grpc=chosen.get("grpc"),
-        metrics=chosen.get("metrics"),
-        host=host,
-        **readiness,
-    )
-    assert launch.log_path is not None
-    launch.log_path.parent.mkdir(parents=True, exist_ok=True)
-    launch.log_path.unlink(missing_ok=True)
+    log = log or release.folder.parent.parent / "logs" / "tritonserver.log"
+    with disk_errors("cannot write the server's log", log):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.unlink(missing_ok=True)
+        log.touch()
     progress("starting the server")
-    with start(launch, program) as running, running.client() as client:
-        yield LiveServer(choice, client, running)
+    with _plain_path(release.models_folder) as repository:
+        launch = Launch(
+            repository=repository if choice.kind == "embedded" else release.models_folder,
+            control="explicit" if explicit else "none",
+            log_path=log,
+            arguments=arguments,
+            http=chosen.get("http"),
+            grpc=chosen.get("grpc"),
+            metrics=chosen.get("metrics"),
+            host=host,
+            **readiness,
+        )
+        with start(launch, program) as running, running.client() as client:
+            yield LiveServer(choice, client, running)
+
+
+@contextmanager
+def _plain_path(folder: Path) -> Iterator[Path]:
+    """``folder`` itself, or a link to it where the Python backend could not take its path.
+
+    The backend starts its stubs with ``bash -c "exec STUB MODEL …"``, without quotes, and reads paths as ASCII
+    (``python_backend/src/stub_launcher.cc``): with a space in the path each load hangs until it times out.
+    """
+    if re.fullmatch(r"[\w./+@=,:-]+", str(folder), re.ASCII):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="tritonforge-") as scratch:
+        link = Path(scratch) / "models"
+        link.symlink_to(folder.absolute())
+        yield link
 
 
 def _readiness(arguments: Sequence[str]) -> dict[str, Any]:

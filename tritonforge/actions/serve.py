@@ -60,14 +60,17 @@ def serve(
         say(f"  HTTP {connection.http}  gRPC {connection.grpc}  metrics {connection.metrics}  log {log}")
         say("  Ctrl-C ends it")
         state = folder.root / "serving.json"
-        write_json(
-            state, {"pid": os.getpid(), "http": connection.http, "grpc": connection.grpc, "release": release.digest}
-        )
+        with suppress(OSError):  # a read-only folder is served all the same; only `infer` has to be told where
+            write_json(
+                state, {"pid": os.getpid(), "http": connection.http, "grpc": connection.grpc, "release": release.digest}
+            )
         try:
             while server.running is None or server.running.running:
                 time.sleep(0.2)
         finally:
-            state.unlink(missing_ok=True)
+            with suppress(OSError, ValueError, KeyError):  # another `serve` of this platform may have put its own there
+                if json.loads(state.read_text(encoding="utf-8"))["pid"] == os.getpid():
+                    state.unlink()
         raise CheckFailed("the server ended by itself", found=f"its log is {log}")
     say("stopped")
 

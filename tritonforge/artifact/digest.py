@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-CHUNK: Final = 1 << 20
 _RACY_NS: Final = 2_000_000_000
 """A file younger than this may change again within its timestamp's resolution: its digest is not remembered."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -201,14 +201,4 @@ def _result(item: _Running, future: Future[str], status: Status = "built") -> No
         )
     return NodeResult(
         item.node, status, item.keyed.key, digest, item.keyed.material, seconds, item.reasons, None, item.log
-    )
-
-
-def only_models(graph: Graph, names: Iterable[str]) -> Graph:
-    """The part of the graph that belongs to these models."""
-    wanted = set(names)
-    return Graph(
-        {node_id: node for node_id, node in graph.nodes.items() if node.model in wanted},
-        {name: nodes for name, nodes in graph.models.items() if name in wanted},
-        {name: error for name, error in graph.errors.items() if name in wanted},
     )

@@ -54,3 +54,23 @@ def gc(older_than: float, dry_run: bool, as_json: bool) -> None:
         click.echo(
             f"{verb} {done.keys} keys, {done.artifacts} manifests, {done.blobs} files: {megabytes(done.bytes)} free"
         )
+
+
+@cache.command()
+@click.option("--dry-run", is_flag=True, help="Only say what is damaged.")
+@json_option
+def verify(dry_run: bool, as_json: bool) -> None:
+    """Read every byte of the store; what is damaged is removed, and made anew by the next build."""
+    from tritonforge.actions.cache import verify_cache
+    from tritonforge.artifact.store import LocalStore, default_home
+    from tritonforge.errors import ExitCode
+
+    damaged = verify_cache(LocalStore(default_home() / "store"), dry_run=dry_run)
+    if as_json:
+        emit_json({"damaged": [item.to_json() for item in damaged]})
+    elif damaged:
+        table(None, ["artifact", "file", "sha256"], [[item.artifact[:12], item.path, item.sha256] for item in damaged])
+    else:
+        click.echo("every file is what its digest says")
+    if damaged:
+        raise SystemExit(int(ExitCode.BAD))

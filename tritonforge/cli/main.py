@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import click
 
 from tritonforge import __version__
-from tritonforge.errors import ExitCode, ForgeError
+from tritonforge.errors import ExitCode, ForgeError, InternalError, Interrupted, UsageError
 
 _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "init": ("tritonforge.cli.init:init", "Write a commented forge.yaml."),
@@ -75,27 +80,37 @@ def main(arguments: list[str] | None = None) -> None:
     if debug and argv and argv[0] != "--debug":
         # One flag, wherever it is written.
         argv = ["--debug", *[item for item in argv if item != "--debug"]]
+    as_json = "--json" in argv
     try:
-        code = cli.main(argv, prog_name="tritonforge", standalone_mode=False)
+        with _terminable():
+            code = cli.main(argv, prog_name="tritonforge", standalone_mode=False)
     except click.exceptions.Exit as leaving:
         sys.exit(leaving.exit_code)
     except click.ClickException as error:
+        if as_json:
+            _emit(UsageError(error.format_message()))
         error.show()
         sys.exit(int(ExitCode.USAGE))
     except (click.Abort, KeyboardInterrupt):
+        if as_json:
+            _emit(Interrupted("interrupted", hint="run the command again to go on"))
         click.echo("interrupted: run the command again to go on", err=True)
         sys.exit(int(ExitCode.INTERRUPTED))
     except ForgeError as error:
+        if as_json:
+            _emit(error)
         if debug:
-            raise
-        _show(error, "--json" in argv)
+            traceback.print_exc()
+        click.echo(click.style("error: ", fg="red", bold=True) + str(error), err=True)
         sys.exit(int(error.exit_code))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(int(ExitCode.OK))
     except Exception as error:
+        if as_json:
+            _emit(InternalError(f"{type(error).__name__}: {error}"))
         if debug:
-            raise
+            traceback.print_exc()
         click.echo(
             f"tritonforge itself failed: {type(error).__name__}: {error}\n"
             "  hint: run the command again with --debug and report what it prints",
@@ -105,12 +120,28 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _show(error: ForgeError, as_json: bool) -> None:
-    if as_json:
-        import json
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end any command the way Ctrl-C does, so that what it started ends with it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
-        click.echo(json.dumps(error.to_json(), ensure_ascii=False))
-    click.echo(click.style("error: ", fg="red", bold=True) + str(error), err=True)
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _emit(error: ForgeError) -> None:
+    """The one object of ``--json``, where a command ended before it wrote its own."""
+    import json
+
+    click.echo(json.dumps(error.to_json(), ensure_ascii=False))
 
 
 if __name__ == "__main__":

@@ -44,12 +44,22 @@ def run_session(session: Any, feeds: dict[str, Any], place: Place) -> dict[str, 
     """
     names = [item.name for item in session.get_outputs()]
     try:
-        return dict(zip(names, session.run(names, feeds), strict=True))
+        fed = {name: _texts(value) if value.dtype.kind == "O" else value for name, value in feeds.items()}
+        return dict(zip(names, session.run(names, fed), strict=True))
     except Exception as error:
         shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in feeds.items())
         raise CheckFailed(
             "ONNX Runtime cannot run the model", place=place, found=f"{_first_lines(error)} with {shapes}"
         ) from None
+
+
+def _texts(array: Any) -> Any:
+    """ONNX Runtime takes ``str``; of ``bytes`` it would read the representation, ``b'…'``."""
+    import numpy as np
+
+    texts = np.empty(array.shape, dtype=object)
+    texts.reshape(-1)[:] = [item.decode() if isinstance(item, bytes) else item for item in array.reshape(-1).tolist()]
+    return texts
 
 
 def _first_lines(error: Exception) -> str:

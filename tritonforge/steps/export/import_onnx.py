@@ -155,8 +155,3 @@ def refine(signature: Signature, inputs: Mapping[str, Any], outputs: Mapping[str
         inputs=all_of(signature.inputs, inputs, "input"),
         outputs=all_of(signature.outputs, outputs, "output"),
     )
-
-
-def model_path(folder: Path) -> Path:
-    """The ONNX file in an artifact's folder."""
-    return folder / MODEL

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from build.conftest import Toys
+from tritonforge.build.executor import LocalExecutor, Task
+from tritonforge.errors import Interrupted
+
+
+def task(toys: Toys, text: str, **config: object) -> Task:
+    node = toys.node(text, **config)
+    key = f"{text:0<64}".encode().hex()[:64]
+    return Task(node.id, "toy", node.config, {}, {}, key, str(toys.store.root), str(toys.folder / f"{text}.log"))
+
+
+def until(condition: Callable[[], bool], seconds: float = 10) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return condition()
+
+
+def workers_in(trace: Path) -> list[int]:
+    return [int(line.split()[2]) for line in trace.read_text().splitlines()] if trace.exists() else []
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_one_worker_lives_for_many_tasks_and_ends_with_the_executor(toys: Toys) -> None:
+    executor = LocalExecutor(1)
+    for name in "abc":
+        assert len(executor.submit(task(toys, name)).result(timeout=30)) == 64
+    (pid,) = set(workers_in(toys.trace_file))
+    assert alive(pid)
+    executor.close()
+    assert not alive(pid)
+
+
+def test_a_worker_that_died_while_idle_is_replaced(toys: Toys) -> None:
+    executor = LocalExecutor(1)
+    try:
+        executor.submit(task(toys, "a")).result(timeout=30)
+        first = workers_in(toys.trace_file)[0]
+        os.kill(first, signal.SIGKILL)
+        assert until(lambda: not alive(first))
+        assert executor.submit(task(toys, "b")).result(timeout=30)
+    finally:
+        executor.close()
+
+
+def test_stopping_ends_what_runs(toys: Toys) -> None:
+    executor = LocalExecutor(2)
+    futures = [executor.submit(task(toys, name, sleep=60)) for name in "ab"]
+    assert until(lambda: len(workers_in(toys.trace_file)) == 2)
+    executor.stop()
+    assert not any(map(alive, workers_in(toys.trace_file)))
+    for future in futures:
+        with pytest.raises(Interrupted):
+            future.result(timeout=5)
+    with pytest.raises((Interrupted, RuntimeError)):
+        executor.submit(task(toys, "c")).result(timeout=5)
+
+
+def test_threads_of_libraries_are_held_back(toys: Toys) -> None:
+    executor = LocalExecutor(1)
+    try:
+        executor.submit(task(toys, "a")).result(timeout=30)
+        environment = Path(f"/proc/{workers_in(toys.trace_file)[0]}/environ").read_bytes().split(b"\0")
+        assert b"OMP_NUM_THREADS=1" in environment
+    finally:
+        executor.close()
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+from tritonforge.actions.build import interruptible
+from tritonforge.artifact.store import LocalStore
+from tritonforge.build.executor import LocalExecutor
+from tritonforge.build.graph import Graph, Node
+from tritonforge.build.scheduler import Budget, Schedule, run_graph
+folder = Path(sys.argv[1])
+nodes = {}
+for name, sleep in (("quick", 0), ("slow", 60), ("slower", 60)):
+    nodes[name] = Node(f"{name}/toy", name, "toy", {"text": name, "trace": str(folder / "trace"), "sleep": sleep})
+executor = LocalExecutor(2)
+schedule = Schedule(LocalStore(folder / "home" / "store").open(), executor, Budget(2, 1 << 30), folder / "logs")
+try:
+    with interruptible():
+        run_graph(Graph({node.id: node for node in nodes.values()}), schedule)
+except KeyboardInterrupt:
+    executor.stop()
+    sys.exit(5)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_build_leaves_no_process_and_what_was_finished(toys: Toys, number: signal.Signals) -> None:
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(toys.folder)], start_new_session=True)
+    try:
+        assert until(lambda: toys.trace().count(("start", "slower")) == 1, 30)
+        driver.send_signal(number)
+        assert driver.wait(timeout=15) == (-9 if number == signal.SIGKILL else 5)
+    finally:
+        driver.kill()
+        driver.wait()
+    pids = workers_in(toys.trace_file)
+    assert len(pids) == 4
+    assert until(lambda: not any(map(alive, pids)))
+    toys.store.sweep_staging()
+    assert list((toys.store.root / "staging").iterdir()) == []
+    results = toys.run(toys.node("quick", sleep=0), toys.node("after"))
+    assert results["quick/toy"].status == "cached"
+    assert results["after/toy"].status == "built"
+
+
+def test_a_worker_whose_parent_is_another_does_nothing() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "tritonforge.build.worker", "1"],
+        input="this is no task\n",
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
