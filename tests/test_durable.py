@@ -51,7 +51,7 @@ def test_every_fault_point_is_used_and_every_used_one_is_listed() -> None:
 def test_a_fault_point_does_nothing_unless_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITONFORGE_FAULT", "lock.rename:enospc")
     fault_point("lock.renamed")
-    with pytest.raises(OSError, match="lock.rename") as raised:
+    with pytest.raises(OSError, match=r"lock\.rename") as raised:
         fault_point("lock.rename")
     assert raised.value.errno == errno.ENOSPC
 
@@ -83,7 +83,7 @@ class TestWriteAtomic:
         path = tmp_path / "file"
         write_atomic(path, b"old")
         monkeypatch.setenv("TRITONFORGE_FAULT", "lock.rename:enospc")
-        with pytest.raises(OSError, match="lock.rename"):
+        with pytest.raises(OSError, match=r"lock\.rename"):
             write_atomic(path, b"new", before="lock.rename")
         assert path.read_bytes() == b"old"
         assert hidden(tmp_path) == []
@@ -125,7 +125,7 @@ class TestLinksAndFolders:
         link = tmp_path / "current"
         point_link(link, "a")
         monkeypatch.setenv("TRITONFORGE_FAULT", "current.flip:enospc")
-        with pytest.raises(OSError, match="current.flip"):
+        with pytest.raises(OSError, match=r"current\.flip"):
             point_link(link, "b")
         assert str(link.readlink()) == "a"
         assert hidden(tmp_path) == []

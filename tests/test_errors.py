@@ -105,7 +105,5 @@ def test_an_unknown_error_becomes_an_internal_one() -> None:
         ("zzz", [], None),
     ],
 )
-def test_a_hint_names_the_nearest_word_or_the_few_that_there_are(
-    word: str, known: list[str], hint: str | None
-) -> None:
+def test_a_hint_names_the_nearest_word_or_the_few_that_there_are(word: str, known: list[str], hint: str | None) -> None:
     assert did_you_mean(word, known) == hint

@@ -50,9 +50,7 @@ def f32(*values: float) -> np.ndarray[Any, Any]:
         ("BYTES", np.array([b"a"], object), np.array([b"b"], object), {"abs": 9}, False),
     ],
 )
-def test_the_verdict(
-    datatype: str, found: Any, expected: Any, tolerance: dict[str, float] | None, ok: bool
-) -> None:
+def test_the_verdict(datatype: str, found: Any, expected: Any, tolerance: dict[str, float] | None, ok: bool) -> None:
     result = compare("y", datatype, found, expected, tolerance)
     assert result.ok is ok
     assert (result.reason is None) is ok
@@ -72,7 +70,9 @@ def test_everything_equals_itself(array: np.ndarray[Any, Any]) -> None:
 @given(finite, st.floats(0.5, 100))
 def test_what_is_moved_beyond_the_tolerance_fails(array: np.ndarray[Any, Any], step: float) -> None:
     limits = DEFAULT_TOLERANCE["FP32"]
-    moved = array.astype(np.float64) + np.sign(array + 0.5) * (limits["abs"] + limits["rel"] * np.abs(array) + step) * 1.1
+    moved = (
+        array.astype(np.float64) + np.sign(array + 0.5) * (limits["abs"] + limits["rel"] * np.abs(array) + step) * 1.1
+    )
     assert not compare("y", "FP32", moved.astype(np.float32), array).ok
 
 

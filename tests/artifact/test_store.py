@@ -163,7 +163,8 @@ for number in range(rounds):
     with store.staging() as staged:
         (staged / "who").write_text(me)
         (staged / "both").write_text(str(number))
-        print(store.commit(f"{number:064x}", staged, Draft("files"), facets={}, provenance={"by": me}).digest, flush=True)
+        made = store.commit(f"{number:064x}", staged, Draft("files"), facets={}, provenance={"by": me})
+        print(made.digest, flush=True)
 """
 
 
@@ -193,7 +194,7 @@ def test_two_processes_that_race_for_a_key_get_one_artefact(store: LocalStore, p
     bound = [record.artifact for number in range(rounds) if (record := store.lookup(f"{number:064x}"))]
     assert told[0] == told[1] == bound
     assert len(bound) == rounds
-    assert not [path for path in store.root.rglob("*.tmp")]
+    assert not list(store.root.rglob("*.tmp"))
 
 
 def test_what_a_killed_process_staged_is_swept_and_what_lives_stays(store: LocalStore) -> None:

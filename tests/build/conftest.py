@@ -38,7 +38,9 @@ class Toy:
         note("start")
         print("this is the log of", job.config.get("text"), flush=True)
         patience = time.monotonic() + 20
-        while open(job.config["trace"]).read().count("start") < job.config.get("meet", 0) and time.monotonic() < patience:
+        while time.monotonic() < patience:
+            if open(job.config["trace"]).read().count("start") >= job.config.get("meet", 0):
+                break
             time.sleep(0.01)
         time.sleep(job.config.get("sleep", 0))
         match job.config.get("end"):

@@ -17,7 +17,9 @@ leaves = st.booleans() | st.integers(-999, 999) | st.text("ab:{}# ${", max_size=
 keys = st.sampled_from(["a", "b", "c", "1", "true"])
 trees = st.dictionaries(
     keys,
-    st.recursive(leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3), max_leaves=8),
+    st.recursive(
+        leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3), max_leaves=8
+    ),
     max_size=4,
 ).filter(bool)
 
@@ -100,7 +102,7 @@ def test_a_few_lines_cannot_stand_for_billions_of_values(monkeypatch: pytest.Mon
 
 class TestFiles:
     def test_a_missing_file_says_how_to_make_one(self, tmp_path: Path) -> None:
-        with pytest.raises(SpecError, match="there is no forge.yaml") as raised:
+        with pytest.raises(SpecError, match=r"there is no forge\.yaml") as raised:
             read(tmp_path / "forge.yaml")
         assert "tritonforge init" in str(raised.value.hint)
 
@@ -163,7 +165,9 @@ class TestMerge:
         base = parse("a:\n  b: 1\n  c: 2\n", Path("base"))
         over = parse("# x\n\n\na:\n  c: 3\n  d: [4]\n", Path("over"))
         made = merge(base, over)
-        assert [(str(place.file), place.line) for place in map(made.place, (("a", "b"), ("a", "c"), ("a", "d", 0)))] == [
+        assert [
+            (str(place.file), place.line) for place in map(made.place, (("a", "b"), ("a", "c"), ("a", "d", 0)))
+        ] == [
             ("base", 2),
             ("over", 5),
             ("over", 6),

@@ -97,7 +97,13 @@ BAD: dict[str, tuple[str, str, int, str | None, str | None]] = {
         "platforms.gpu.triton",
         "quotes",
     ),
-    "triton of another form": ("platforms:\n  gpu: {triton: '24'}\n" + MODEL, "not allowed", 4, "platforms.gpu.triton", None),
+    "triton of another form": (
+        "platforms:\n  gpu: {triton: '24'}\n" + MODEL,
+        "not allowed",
+        4,
+        "platforms.gpu.triton",
+        None,
+    ),
     "unknown format": ("models:\n  net: {source: a, format: onxx}\n", "'onnx'", 4, "models.net.format", None),
     "a dim of zero": (
         "models:\n  net:\n    source: a\n    inputs: {X: 'FP32[0]'}\n",
@@ -120,8 +126,20 @@ BAD: dict[str, tuple[str, str, int, str | None, str | None]] = {
         "models.net.source",
         None,
     ),
-    "package without a file": ("models:\n  net:\n    source: {package: b}\n", "go together", 5, "models.net.source", None),
-    "half a package": ("models:\n  net:\n    source: 'package:b'\n", "package:NAME==VERSION", 5, "models.net.source", None),
+    "package without a file": (
+        "models:\n  net:\n    source: {package: b}\n",
+        "go together",
+        5,
+        "models.net.source",
+        None,
+    ),
+    "half a package": (
+        "models:\n  net:\n    source: 'package:b'\n",
+        "package:NAME==VERSION",
+        5,
+        "models.net.source",
+        None,
+    ),
     "a package that is an option of pip": (
         "models:\n  net:\n    source: {package: '--index-url=http://evil', file: a}\n",
         "not allowed",
@@ -383,7 +401,9 @@ class TestEnvironment:
         assert load(file, environ={"HOME": "/root"}).spec.models["net"].description == "costs $5 {x} ${HOME}"
 
     def test_no_variable_is_read_that_is_not_declared(self, write_spec: Write) -> None:
-        assert "not declared" in refused(write_spec("models: {net: {source: '${HOME}'}}\n"), environ={"HOME": "x"}).message
+        assert (
+            "not declared" in refused(write_spec("models: {net: {source: '${HOME}'}}\n"), environ={"HOME": "x"}).message
+        )
 
     def test_a_number_from_outside_is_a_number(self, write_spec: Write) -> None:
         file = write_spec("env: {N: {}}\nmodels:\n  net: {source: a, max_batch_size: '${N}'}\n")

@@ -49,7 +49,10 @@ TestNumbers = Numbers.TestCase
 
 def test_an_equal_artefact_keeps_its_number_and_folders_and_platforms_count_alone() -> None:
     lock = Lock()
-    found = [lock.number_for(*key) for key in (("p", "a", "x"), ("p", "a", "y"), ("p", "a", "x"), ("p", "b", "y"), ("q", "a", "y"))]
+    found = [
+        lock.number_for(*key)
+        for key in (("p", "a", "x"), ("p", "a", "y"), ("p", "a", "x"), ("p", "b", "y"), ("q", "a", "y"))
+    ]
     assert found == [1, 2, 1, 1, 1]
 
 
@@ -75,11 +78,20 @@ locks = st.builds(
         st.dictionaries(names, st.dictionaries(st.integers(1, 2**62), digests, min_size=1, max_size=3), max_size=3),
         max_size=3,
     ),
+    st.dictionaries(
+        names,
+        st.dictionaries(
+            names, st.dictionaries(names, st.just(-1) | st.integers(1, 9), min_size=1, max_size=2), min_size=1
+        ),
+        max_size=2,
+    ),
 )
 
 
 @given(locks)
-def test_what_is_written_is_read_again_and_written_only_once(tmp_path_factory: pytest.TempPathFactory, lock: Lock) -> None:
+def test_what_is_written_is_read_again_and_written_only_once(
+    tmp_path_factory: pytest.TempPathFactory, lock: Lock
+) -> None:
     path = tmp_path_factory.mktemp("lock") / "forge.lock"
     assert write_lock(path, lock)
     first = path.read_bytes()
@@ -107,7 +119,11 @@ def test_no_file_is_an_empty_lock(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message", "line"),
     [
-        ("lockVersion: 1\nversions:\n<<<<<<< HEAD\n  p: {}\n=======\n  q: {}\n>>>>>>> b\n", "unresolved merge conflict", 3),
+        (
+            "lockVersion: 1\nversions:\n<<<<<<< HEAD\n  p: {}\n=======\n  q: {}\n>>>>>>> b\n",
+            "unresolved merge conflict",
+            3,
+        ),
         ("lockVersion: 2\n", "does not know", 1),
         ("versions: {}\n", "does not know", 1),
         ("", "empty", None),

@@ -14,7 +14,8 @@ def test_without_a_word_it_is_the_embedded_server_on_this_processor() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stated", "gpus"), [({}, 0), ({"gpu": "sm_80"}, 1), ({"gpu": "sm_80", "gpus": 4}, 4), ({"gpu": "sm_80", "gpus": 0}, 0)]
+    ("stated", "gpus"),
+    [({}, 0), ({"gpu": "sm_80"}, 1), ({"gpu": "sm_80", "gpus": 4}, 4), ({"gpu": "sm_80", "gpus": 0}, 0)],
 )
 def test_a_gpu_means_one_unless_it_is_counted(stated: dict[str, object], gpus: int) -> None:
     assert resolve_platform("p", PlatformSpec.model_validate(stated)).gpus == gpus

@@ -59,7 +59,9 @@ def test_an_unknown_key_is_rejected_wherever_it_stands(
 @pytest.mark.parametrize(
     "source", ["net.onnx", {"path": "net.onnx"}, {"package": "a", "version": "1", "file": "b"}], ids=str
 )
-def test_both_forms_of_a_source_are_accepted(validator: jsonschema.Draft202012Validator, demo: Any, source: Any) -> None:
+def test_both_forms_of_a_source_are_accepted(
+    validator: jsonschema.Draft202012Validator, demo: Any, source: Any
+) -> None:
     demo["models"]["network"]["source"] = source
     assert validator.is_valid(demo)
 

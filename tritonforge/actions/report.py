@@ -76,7 +76,6 @@ def report_of(workspace: Workspace, *, platform_name: str | None = None, referen
     spec = workspace.loaded.spec
     folder = workspace.releases(view.platform)
     history = folder.history()
-    served = {entry["folder"] for entry in view.release.models()}
     known = Known(
         history=history,
         current=view.current,
@@ -84,11 +83,7 @@ def report_of(workspace: Workspace, *, platform_name: str | None = None, referen
         proofs=view.proofs,
         evidence=view.evidence,
         gates=view.gates,
-        asked_gates={
-            name: gate.model
-            for name, gate in spec.gates.items()
-            if wanted_on(gate.platforms, view.platform) and gate.model in served
-        },
+        asked_gates={name: gate.model for name, gate in spec.gates.items() if wanted_on(gate.platforms, view.platform)},
         records=_records(workspace.store, view.release),
         description=spec.description,
         descriptions={name: member.description for name, member in spec.servables().items()},

