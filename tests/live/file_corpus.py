@@ -25,10 +25,13 @@ from email.message import EmailMessage
 from itertools import islice
 from pathlib import Path
 
+import yaml
+
 EACH = 2
 """Files of one suffix that are taken."""
 LARGEST = 4 << 20
 FILES_SEEN = 60_000
+SOURCES = Path(__file__).with_name("file_sources.yaml")
 
 
 def gather() -> dict[str, bytes]:
@@ -94,12 +97,10 @@ def _made() -> dict[str, bytes]:
         "binary.plist": plistlib.dumps(record | {"nested": {}}, fmt=plistlib.FMT_BINARY),
         "a.eml": _mail(),
         "a.png": _png(),
-        "a.gif": b"GIF89a\x10\x00\x10\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff!\xf9\x04\x00\x00\x00\x00\x00,\x00\x00\x00\x00\x10"
-        b"\x00\x10\x00\x00\x02\x0e\x84\x8f\xa9\xcb\xed\x0f\xa3\x9c\xb4\xda\x8b\xb3>\x05\x00;",
-        "a.bmp": b"BM"
-        + struct.pack("<IHHIIiiHHIIiiII", 54 + 3072, 0, 0, 54, 40, 32, 32, 1, 24, 0, 3072, 0, 0, 0, 0)
-        + bytes(3072),
-        **{name: source.encode() for name, source in _SOURCES.items()},
+        "a.gif": b"GIF89a"
+        + bytes.fromhex("1000100080000000 0000ffffff2c0000 0000100010000002 0e848fa9cbed0fa3 9cb4da8bb33e0500 3b"),
+        "a.bmp": _bmp(),
+        **{name: source.encode() for name, source in yaml.safe_load(SOURCES.read_text()).items()},
     }
 
 
@@ -159,6 +160,12 @@ def _mail() -> bytes:
     return bytes(mail)
 
 
+def _bmp() -> bytes:
+    pixels = bytes(32 * 32 * 3)
+    head = struct.pack("<IHHI", 54 + len(pixels), 0, 0, 54)
+    return b"BM" + head + struct.pack("<IiiHHIIiiII", 40, 32, 32, 1, 24, 0, len(pixels), 0, 0, 0, 0) + pixels
+
+
 def _png() -> bytes:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -166,29 +173,3 @@ def _png() -> bytes:
     rows = b"".join(b"\0" + bytes(range(96)) for _ in range(32))
     head = struct.pack(">IIBBBBB", 32, 32, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-
-
-_SOURCES = {
-    "a.c": '#include <stdio.h>\n#include <stdlib.h>\n\nint main(int argc, char **argv) {\n    printf("%d\\n", argc);\n    return EXIT_SUCCESS;\n}\n',
-    "a.rs": 'use std::collections::HashMap;\n\nfn main() {\n    let mut seen: HashMap<String, u32> = HashMap::new();\n    *seen.entry("a".into()).or_insert(0) += 1;\n    println!("{:?}", seen);\n}\n',
-    "a.go": 'package main\n\nimport (\n\t"fmt"\n\t"os"\n)\n\nfunc main() {\n\tfmt.Println(len(os.Args))\n}\n',
-    "a.java": "package org.example;\n\nimport java.util.List;\n\npublic final class Main {\n    public static void main(String[] args) {\n        System.out.println(List.of(args));\n    }\n}\n",
-    "a.js": "'use strict';\nconst fs = require('fs');\n\nmodule.exports = async function read(path) {\n  const text = await fs.promises.readFile(path, 'utf8');\n  return JSON.parse(text);\n};\n",
-    "a.css": "body { margin: 0; font-family: sans-serif; }\n.card > h1:hover { color: #336699; padding: 1em 2em; }\n@media print { nav { display: none; } }\n",
-    "a.html": '<!DOCTYPE html>\n<html lang="en">\n<head><title>A page</title><meta charset="utf-8"></head>\n<body><h1>Hello</h1><p>Text</p></body>\n</html>\n',
-    "a.xml": '<?xml version="1.0" encoding="UTF-8"?>\n<catalog>\n  <item id="1"><name>One</name></item>\n  <item id="2"><name>Two</name></item>\n</catalog>\n',
-    "a.svg": '<svg xmlns="http://www.w3.org/2000/svg" width="20" height="20" viewBox="0 0 20 20">\n  <path d="M0 0L20 20" stroke="black"/>\n  <circle cx="5" cy="5" r="3"/>\n</svg>\n',
-    "a.sh": '#!/bin/bash\nset -euo pipefail\nfor file in "$@"; do\n  if [ -f "$file" ]; then\n    wc -l "$file"\n  fi\ndone\n',
-    "a.sql": "CREATE TABLE users (id SERIAL PRIMARY KEY, name VARCHAR(80) NOT NULL);\nINSERT INTO users (name) VALUES ('a'), ('b');\nSELECT name, COUNT(*) FROM users GROUP BY name ORDER BY 2 DESC;\n",
-    "a.toml": '[project]\nname = "example"\nversion = "1.0"\ndependencies = ["click>=8", "numpy"]\n\n[tool.ruff]\nline-length = 100\n',
-    "a.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: settings\n  labels:\n    app: example\ndata:\n  key: value\n",
-    "a.md": "# Title\n\nSome *text* with a [link](https://example.org).\n\n- one\n- two\n\n```python\nprint(1)\n```\n",
-    "Dockerfile": 'FROM debian:12\nRUN apt-get update && apt-get install -y curl\nCOPY . /app\nWORKDIR /app\nENTRYPOINT ["/app/run"]\n',
-    "Makefile": "CC := gcc\nOBJECTS := $(patsubst %.c,%.o,$(wildcard *.c))\n\nall: program\n\nprogram: $(OBJECTS)\n\t$(CC) -o $@ $^\n\n.PHONY: clean\nclean:\n\trm -f $(OBJECTS)\n",
-    "a.diff": "diff --git a/a.txt b/a.txt\nindex 83db48f..bf269f4 100644\n--- a/a.txt\n+++ b/a.txt\n@@ -1,3 +1,3 @@\n one\n-two\n+zwei\n three\n",
-    "a.ics": "BEGIN:VCALENDAR\nVERSION:2.0\nPRODID:-//example//EN\nBEGIN:VEVENT\nUID:1@example.org\nDTSTART:20240102T100000Z\nSUMMARY:Meeting\nEND:VEVENT\nEND:VCALENDAR\n",
-    "a.tex": "\\documentclass{article}\n\\usepackage{amsmath}\n\\begin{document}\n\\section{One}\nText with $x^2$.\n\\end{document}\n",
-    "a.lua": "local M = {}\n\nfunction M.add(a, b)\n  if a == nil then\n    return b\n  end\n  return a + b\nend\n\nreturn M\n",
-    "a.rb": "require 'json'\n\nmodule Example\n  class Reader\n    attr_reader :path\n\n    def initialize(path)\n      @path = path\n    end\n  end\nend\n",
-    "a.php": "<?php\nnamespace Example;\n\nclass Reader {\n    public function __construct(private string $path) {}\n}\n\necho (new Reader('a'))->path;\n",
-}

@@ -16,7 +16,6 @@ from .making import WHEN, document, entry, gate_document, gate_evidence, known, 
 from .making import level as measured
 from .making import validation as validated
 
-
 LOADED = {"validation": {"ok": True, "at": WHEN, **validated(compared=0)}}
 
 
@@ -55,7 +54,7 @@ def test_a_figure_that_is_no_number_becomes_null(release: Release) -> None:
         ({"evidence": {"net": {"validation": {"ok": True, "at": WHEN, **validated()}}}}, "partly"),
         ({"evidence": {"net": {"validation": {"ok": False, "at": WHEN, **validated(ok=False)}}}}, "failed"),
         ({"evidence": {"net": {"parity": {"ok": False, "at": WHEN, **parity(1.0, ok=False)}}}}, "failed"),
-        ({"evidence": {name: LOADED for name in ("both", "net", "split")}}, "partly"),
+        ({"evidence": dict.fromkeys(("both", "net", "split"), LOADED)}, "partly"),
         ({"gates": {}}, "partly"),
         ({"gates": {}, "asked_gates": {}}, "proven"),
     ],

@@ -61,7 +61,9 @@ def compose_inputs(
             for folder, numbers in lock.versions.get(platform.name, {}).items()
         },
         "artifacts": {node_id: result.artifact for node_id, result in results.items()},
-        "templates": _tree_digests([*_template_roots(workspace), house_templates()]),
+        "templates": _tree_digests(
+            [*_template_roots(workspace), *(house_templates() / kind for kind in ("config", "routers"))]
+        ),
         "cases": case_digests,
         "models": {name: [nodes.artifact, nodes.backend] for name, nodes in graph.models.items()},
     }

@@ -43,14 +43,10 @@ def size(value: int | None) -> str:
     """Bytes in binary units."""
     if value is None:
         return NONE
-    amount = float(value)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if amount < 1024:
-            break
-        amount /= 1024
-    else:
-        unit = "TiB"
-    return f"{amount:.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.3g} {unit}"
+    units = ("B", "KiB", "MiB", "GiB", "TiB")
+    power = min((max(value, 1).bit_length() - 1) // 10, len(units) - 1)
+    amount = value / 1024**power
+    return f"{amount:.0f} {units[power]}" if power == 0 or amount >= 100 else f"{amount:.3g} {units[power]}"
 
 
 def seconds(value: float | None) -> str:

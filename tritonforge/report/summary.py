@@ -32,10 +32,10 @@ def summarize(
     state: State
     if len(unproven) == len(models):
         state, headline = "unproven", "Not proven on any server yet"
+    elif unproven or open_gates:
+        state, headline = "partly", "Not all of it is proven"
     elif not any(row.proof == "answers" for row in models):
         state, headline = "partly", "It loads on a server; no answer was compared with a reference"
-    elif unproven or open_gates:
-        state, headline = "partly", "Proven in part"
     else:
         state, headline = "proven", "Proven: it loads, answers as it should" + (" and is fast enough" if gates else "")
     return Summary(state, headline, tuple(reasons))
