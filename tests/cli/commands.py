@@ -135,7 +135,7 @@ class Serving:
                 stderr=stream,
             )
         deadline = time.monotonic() + timeout
-        while not state.exists():
+        while not _is_of(state, process.pid):
             if process.poll() is not None or time.monotonic() > deadline:
                 process.kill()
                 process.wait()
@@ -144,11 +144,22 @@ class Serving:
         said = json.loads(state.read_bytes())
         return Serving(process, said["http"], said["grpc"], state)
 
+    def __enter__(self) -> Serving:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         """End it as a user would; its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self.process.wait(30)
+
+
+def _is_of(state: Path, pid: int) -> bool:
+    """Whether ``serving.json`` is there, and of this very process."""
+    return state.exists() and json.loads(state.read_bytes())["pid"] == pid
 
 
 def errors_said(text: str) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 from making_onnx import batched_add, save
 
 from cli.commands import Workshop
@@ -42,8 +44,6 @@ def test_gc_never_harms_the_current_release(built: Workshop) -> None:
 
 
 def test_a_store_that_is_gone_is_made_again_and_ends_in_the_same_release(built: Workshop) -> None:
-    import shutil
-
     before = built.current()
     shutil.rmtree(built.home / "store")
     after = built.build()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -166,13 +167,6 @@ def test_output_into_a_closed_pipe_is_no_error(built: Workshop) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "{", "")
 
 
-SLOW_MODEL = """\
-models:
-  good: {source: good.onnx, max_batch_size: 4}
-  slow: {source: slow.onnx, max_batch_size: 4}
-"""
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_an_interrupted_command_says_so_and_goes_on_later(built: Workshop, number: int) -> None:
     # Waiting for the build lock is where a command can be interrupted at a moment that a test can choose.
@@ -213,8 +207,6 @@ def test_an_interrupted_command_says_so_and_goes_on_later(built: Workshop, numbe
 
 def test_no_wait_names_who_builds(built: Workshop) -> None:
     lock = built.folder / "build" / ".lock"
-    import fcntl
-
     with Path(lock).open("a") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         done = built.run("build", "--no-wait")

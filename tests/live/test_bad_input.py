@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 from cli.commands import Workshop, errors_said
+from cli.test_bad_input import read_only
 from making_onnx import batched_add, save
 
 from tritonforge.triton.embedded import Runtime
@@ -37,7 +38,7 @@ class TritonPythonModel:
 SPEC = """\
 models:
   good: {source: good.onnx, max_batch_size: 4}
-  nowhere: {source: good.onnx, max_batch_size: 4, config: {backend: nosuch}}
+  nowhere: {source: good.onnx, max_batch_size: 4}
   raises: {source: raises.py, inputs: {A: "FP32[1]"}, outputs: {B: "FP32[1]"}, max_batch_size: 2}
   refuses: {source: refuses.py, inputs: {A: "FP32[1]"}, outputs: {B: "FP32[1]"}, max_batch_size: 2,
             golden: {ranges: {A: {low: 0, high: 1}}}}
@@ -55,6 +56,10 @@ def bad(runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     (made.folder / "refuses.py").write_text(WRONG)
     made.write(SPEC)
     assert made.build()["new"] is True
+    # A spec can only ask for backends that it can build for. A server may still lack one: this config asks for such.
+    config = made.folder / "build/local/current/models/nowhere/config.pbtxt"
+    config.chmod(0o644)
+    config.write_text(config.read_text().replace('backend: "onnxruntime"', 'backend: "nosuch"'))
     return made
 
 
@@ -100,7 +105,7 @@ def test_serve_names_the_models_that_do_not_load_and_leaves_nothing_running(bad:
     assert done.code == 1
     assert errors_said(done.err) == 1
     assert "Traceback (most recent" not in done.err
-    for text in ("nowhere", "nosuch", "raises", "the vocabulary has 7 words", "serve.log"):
+    for text in ("nowhere", "nosuch", "raises", "the vocabulary has 7 words", "hint: "):
         assert text in done.err
     assert not (bad.folder / "build/local/serving.json").exists()
     assert servers_of(bad) == []
@@ -146,6 +151,21 @@ def test_a_model_with_a_missing_requirement_is_refused_before_a_server_starts(ba
     assert errors_said(done.err) == 1
     for part in ("'raises' needs no-such-package==9", "it is not installed", "pip install 'no-such-package==9'"):
         assert part in done.err
+
+
+def test_a_read_only_build_folder_is_named(bad: Workshop, tmp_path: Path) -> None:
+    other = bad.copy(tmp_path / "copy")
+    other.write("models:\n  good: {source: good.onnx, max_batch_size: 4}\n")
+    other.build()
+    with read_only(other.folder / "build"):
+        refused = other.run("validate")
+        answer = other.run("infer", "good", "[1, 2, 3, 4]")
+    for done in (refused, answer):
+        assert done.code == 3
+        assert errors_said(done.err) == 1
+        assert "read-only" in done.err
+        assert str(other.folder / "build") in done.err
+    assert servers_of(other) == []
 
 
 def servers_of(workshop: Workshop) -> list[str]:

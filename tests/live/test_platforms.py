@@ -44,14 +44,12 @@ def test_each_platform_says_on_what_it_was_proven(both: Workshop) -> None:
 
 
 def test_a_gpu_release_is_served_on_the_cpu_and_that_is_said(both: Workshop) -> None:
-    serving = Serving.start(both, platform="gpu")
-    try:
+    with Serving.start(both, platform="gpu") as serving:
         said = (both.folder.parent / "serve.err").read_text()
         answers = {
             name: both.json("infer", name, '{"x": [[1, 2, 3, 4], [5, 6, 7, 8]]}', "--platform", "gpu")["outputs"]
             for name in ("plus", "plus--c1", "over", "over--c1")
         }
-    finally:
         assert serving.stop() == 0
     assert "there is no GPU for plus--c1: their instances run on the CPU here" in said
     assert answers["plus"] == {"y": [[2, 3, 4, 5], [6, 7, 8, 9]]}

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
-import tritonclient.http
 from cli.commands import Serving, Workshop, errors_said
 from making_onnx import batched_add, save, text_in_text_out, two_inputs
 
@@ -167,55 +165,62 @@ def descendants(serving: Serving) -> list[psutil.Process]:
     return psutil.Process(serving.process.pid).children(recursive=True)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
-def test_serve_ends_with_every_child_gone(workshop: Workshop, number: signal.Signals) -> None:
-    serving = Serving.start(workshop)
-    children = descendants(serving)
-    assert any(child.name() == "tritonserver" for child in children)
-    code = serving.stop(number)
-    assert code == (-9 if number == signal.SIGKILL else 0)
+@pytest.fixture
+def alone(workshop: Workshop, tmp_path: Path) -> Workshop:
+    """A copy that nobody serves yet."""
+    made = workshop.copy(tmp_path / "alone")
+    (made.folder / "build/local/serving.json").unlink(missing_ok=True)
+    return made
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_serve_ends_with_every_child_gone(alone: Workshop, number: signal.Signals) -> None:
+    with Serving.start(alone) as serving:
+        children = descendants(serving)
+        assert any(child.name() == "tritonserver" for child in children)
+        assert serving.stop(number) == 0
+    assert [child for child in children if child.is_running()] == []
+    assert not serving.state.exists()
+    said = (alone.folder.parent / "serve.err").read_text()
+    assert said.endswith("stopped\n")
+    assert errors_said(said) == 0
+
+
+def test_a_killed_serve_takes_its_server_along_and_is_not_asked_any_more(alone: Workshop) -> None:
+    with Serving.start(alone) as serving:
+        children = descendants(serving)
+        assert serving.stop(signal.SIGKILL) == -signal.SIGKILL
     _, alive = psutil.wait_procs(children, timeout=45)
     assert alive == []
-    if number != signal.SIGKILL:
-        assert not serving.state.exists()
-        assert "stopped" in (workshop.folder.parent / "serve.err").read_text()
-    assert list(Path("/dev/shm").glob(f"*{serving.process.pid}*")) == []
-
-
-def test_a_server_that_was_killed_is_not_asked(workshop: Workshop) -> None:
-    serving = Serving.start(workshop)
-    children = descendants(serving)
-    serving.stop(signal.SIGKILL)
-    psutil.wait_procs(children, timeout=45)
     assert serving.state.exists(), "nobody was left to remove it"
-    done = workshop.run("infer", "same", "hello")
+    done = alone.run("infer", "same", "hello")
     assert (done.code, done.out) == (0, "SAME: hello\n")
     assert "one is started for this request" in done.err
-    serving.state.unlink()
 
 
-def test_serve_says_so_when_its_server_dies(workshop: Workshop) -> None:
-    serving = Serving.start(workshop)
-    server = next(child for child in descendants(serving) if child.name() == "tritonserver")
-    server.kill()
-    assert serving.process.wait(30) == 1
-    said = (workshop.folder.parent / "serve.err").read_text()
+def test_serve_says_so_when_its_server_dies(alone: Workshop) -> None:
+    with Serving.start(alone) as serving:
+        next(child for child in descendants(serving) if child.name() == "tritonserver").kill()
+        assert serving.process.wait(30) == 1
+    said = (alone.folder.parent / "serve.err").read_text()
     assert errors_said(said) == 1
     assert "the server ended by itself" in said
     assert not serving.state.exists()
 
 
+def test_of_two_serves_each_removes_only_its_own_state(alone: Workshop) -> None:
+    with Serving.start(alone) as first, Serving.start(alone) as second:
+        assert first.stop() == 0
+        assert json.loads(second.state.read_bytes())["pid"] == second.process.pid
+        assert alone.json("infer", "plus", "[1, 2, 3, 4]")["server"] == f"http://{second.http}"
+    assert not second.state.exists()
+
+
 @pytest.mark.parametrize("name", ["with space", "ünïcode", "$(touch owned);'"])
-def test_a_release_is_served_from_any_path(runtime: Runtime, tmp_path: Path, name: str) -> None:
-    made = make(tmp_path / name, runtime)
-    serving = Serving.start(made)
-    try:
-        with tritonclient.http.InferenceServerClient(serving.http) as client:
-            deadline = time.monotonic() + 5
-            while not client.is_server_ready() and time.monotonic() < deadline:
-                time.sleep(0.1)
-            assert {entry["name"] for entry in client.get_model_repository_index()} == set(made.published())
-        assert made.json("infer", "chain", "[1, 2, 3, 4]")["outputs"] == {"y": [2.0, 3.0, 4.0, 5.0]}
-    finally:
-        assert serving.stop() == 0
+def test_a_release_is_served_from_any_path(alone: Workshop, tmp_path: Path, name: str) -> None:
+    made = Workshop((alone.folder.parent / name), alone.home)
+    alone.folder.rename(made.folder)
+    with Serving.start(made):
+        assert made.json("infer", "chain", "[1, 2, 3, 4]")["model"] == "chain"
+        assert made.json("infer", "bytes", "hello")["outputs"] == {"SIZE": [5]}
     assert not list(tmp_path.rglob("owned"))

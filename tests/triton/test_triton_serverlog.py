@@ -57,3 +57,5 @@ def test_without_a_model_the_last_errors_speak() -> None:
     assert serverlog.last_errors("tritonserver: error while loading shared libraries: libx.so\n") == [
         "tritonserver: error while loading shared libraries: libx.so"
     ]
+    usage = "tritonserver: unrecognized option '--nope'\nUsage: tritonserver [options]\n  --help\n\tPrint usage\n"
+    assert serverlog.last_errors(usage) == ["tritonserver: unrecognized option '--nope'"]

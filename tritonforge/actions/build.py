@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import signal
 import threading
 import time
@@ -173,7 +174,8 @@ def _platform(
         return PlatformOutcome(
             platform, results, tuple(failures), None, before=previous, seconds=time.monotonic() - clock
         )
-    composer = Composer(workspace, platform, lock, graph, results)
+    trial = copy.deepcopy(lock)
+    composer = Composer(workspace, platform, trial, graph, results)
     composed = digest_of(compose_inputs(workspace, platform, lock, graph, results))
     unchanged = before is not None and before.digest == record.release and before.is_whole()
     if unchanged and record.composed == composed and not options.force:
@@ -187,6 +189,7 @@ def _platform(
         failure = ModelFailure(composer.composing or "release", error)
         return PlatformOutcome(platform, results, (failure,), None, before=previous, seconds=time.monotonic() - clock)
     # Numbers first: a number that a crash leaves without a release stays that artefact's; it is never given again.
+    lock.versions, lock.pins = trial.versions, trial.pins
     write_lock(workspace.lock_path, lock)
     published = folder.publish(draft, workspace.store)
     composer.keep_parity(workspace.evidence(platform))

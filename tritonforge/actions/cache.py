@@ -79,6 +79,10 @@ def collect_garbage(store: LocalStore, *, older_than_s: float = 0.0, dry_run: bo
     """
     with disk_errors("cannot clean the store", store.root), folder_lock(store.open().root / ".lock", wait=False):
         store.sweep_staging()
+        if not dry_run:
+            for kind in ("keys", "artifacts", "blobs"):
+                for left in (store.root / kind).glob("*/.*.tmp"):  # nobody writes while the lock is held
+                    left.unlink(missing_ok=True)
         kept_keys, kept_artifacts = _needed(store)
         border = time.time() - older_than_s
         keys = []

@@ -72,8 +72,12 @@ def compose_inputs(
 def _template_roots(workspace: Workspace) -> list[Path]:
     """The folders that hold the user's templates: the declared ones, and those of templates named by their path."""
     folder = workspace.loaded.folder
-    named = {member.template for member in workspace.loaded.spec.servables().values() if member.template}
-    own = {(folder / name).parent for name in named if name.endswith(".j2") and (folder / name).is_file()}
+    named: set[str] = set()
+    for member in workspace.loaded.spec.servables().values():
+        router = member.router.template if isinstance(member.router, RouterSpec) else None
+        stated = [member.template, router, *(override.template for override in member.platforms.values())]
+        named.update(name for name in stated if name is not None and name.endswith(".j2"))
+    own = {(folder / name).parent for name in named if (folder / name).is_file()}
     return [*((folder / path).resolve() for path in workspace.loaded.spec.templates), *sorted(own)]
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from tritonforge.actions.live import LiveServer, ServerChoice, open_server
+from tritonforge.actions.live import ServerChoice, open_server
+from tritonforge.actions.loading import load_or_fail
 from tritonforge.actions.serve import serving
 from tritonforge.actions.workspace import open_workspace
 from tritonforge.artifact.datatypes import BY_NAME
@@ -29,6 +30,7 @@ class Answer:
     model: str
     server: str
     outputs: Mapping[str, np.ndarray[Any, Any]]
+    rows: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -64,7 +66,7 @@ def infer(
         if not separator:
             raise UsageError(f"--input {item} has no value", expected="NAME=VALUE")
         given[name] = text
-    with _connected(spec, overlays, platform_name, choice, say) as client:
+    with _connected(spec, overlays, platform_name, choice, model, say) as client:
         try:
             metadata = client.model_metadata(model, version)
         except ForgeError:
@@ -89,9 +91,10 @@ def infer(
             datatypes={name: tensors[name]["datatype"] for name in arrays},
         )
         single = batched and all(array.shape[0] == 1 for array in arrays.values())
-        return Answer(
-            model, client.connection.url, {name: array[0] if single else array for name, array in outputs.items()}
-        )
+        ordered = {item.name: outputs[item.name] for item in config.output if item.name in outputs}
+        if single:
+            ordered = {name: array[0] for name, array in ordered.items()}
+        return Answer(model, client.connection.url, ordered, rows=batched and not single)
 
 
 @contextmanager
@@ -100,6 +103,7 @@ def _connected(
     overlays: Sequence[Path],
     platform_name: str | None,
     choice: ServerChoice,
+    model: str,
     say: Callable[[str], None],
 ) -> Iterator[Client]:
     if choice.server is not None and "://" in choice.server:
@@ -114,14 +118,15 @@ def _connected(
             with Client(running) as client:
                 yield client
             return
-        say("no server runs for this spec: one is started for this request (`tritonforge serve` keeps one)")
     release = folder.find(None)
-    with folder.hold(release), open_server(workspace, release, choice, explicit=False) as server:
-        yield _client(server)
-
-
-def _client(server: LiveServer) -> Client:
-    return server.client
+    if choice.kind != "connection":
+        release.served(model)  # a wrong name is said before a server is started for it
+    if choice.kind == "embedded":
+        say("no server runs for this spec: one is started for this request (`tritonforge serve` keeps one)")
+    with folder.hold(release), open_server(workspace, release, choice, explicit=True) as server:
+        if server.running is not None:
+            load_or_fail(release, server, lambda text: None)
+        yield server.client
 
 
 def _assign(

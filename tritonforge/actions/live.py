@@ -135,7 +135,7 @@ def open_server(
     from tritonforge.triton.launch import Launch
     from tritonforge.triton.lifecycle import start
 
-    program = _program(choice, progress)
+    program = _program(choice, release, progress)
     if choice.kind == "embedded":
         check_requirements(release)
     arguments = tuple(item for item in release.document["server"]["arguments"] if not item.startswith(_OWN))
@@ -192,16 +192,35 @@ def _readiness(arguments: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
-def _program(choice: ServerChoice, progress: Callable[[str], None]) -> Program:
+def _program(choice: ServerChoice, release: Release, progress: Callable[[str], None]) -> Program:
     if choice.tritonserver is not None:
         from tritonforge.triton.installed import InstalledServer
 
         return InstalledServer(choice.tritonserver)
     if choice.container is not None:
         from tritonforge.triton.container import ContainerServer
+        from tritonforge.triton.engine import connect, have_image
 
-        return ContainerServer(choice.container)
-    return embedded_runtime(progress)
+        have_image(connect(), choice.container, progress)
+        return ContainerServer(choice.container, gpus=has_gpu() and _is_for_gpus(release))
+    try:
+        return embedded_runtime(progress)
+    except EnvironmentLacks as error:
+        from tritonforge.triton.embedded.machine import OTHER_WAYS, other_ways
+
+        if error.hint is not None:
+            # The image to take instead is the one of this platform's Triton.
+            error.hint = error.hint.replace(OTHER_WAYS, other_ways(release.document["platform"]["triton"]))
+        raise
+
+
+def _is_for_gpus(release: Release) -> bool:
+    from tritonforge.actions.loading import published_config
+    from tritonforge.triton.gpu import cpu_override
+
+    return bool(release.document["platform"]["gpus"]) or any(
+        cpu_override(published_config(release, entry["folder"])) is not None for entry in release.models()
+    )
 
 
 def embedded_runtime(progress: Callable[[str], None] = lambda text: None) -> Runtime:

@@ -94,7 +94,11 @@ def _plan(workspace: Workspace, platform: Platform, lock: Lock) -> PlatformPlan:
         except ForgeError as error:
             errors.append(error)
     elif not errors:
-        release = tuple(_ensembles_over(workspace, {step.node.model for step in steps if step.action != "keep"}))
+        touched = {step.node.model for step in steps if step.action != "keep"}
+        release = (
+            "a new release would follow, if any artefact comes out different",
+            *_ensembles_over(workspace, touched),
+        )
     return PlatformPlan(platform, tuple(steps), release, tuple(errors))
 
 

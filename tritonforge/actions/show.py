@@ -79,4 +79,7 @@ def _in_words(entry: Mapping[str, Any], validation: Mapping[str, Any] | None, pa
         return f"FAILED on {server}"
     result = validation["result"]
     how = " with its instances moved to the CPU" if result["instances_overridden"] else ""
+    if not result["compared"]:
+        through = "" if entry["folder"] == entry["name"] else f"; answers are compared through '{entry['name']}'"
+        return f"{server}{how}: loaded, no reference answers{through}"
     return f"{server}{how}, {result['compared']} answers compared"

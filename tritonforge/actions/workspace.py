@@ -26,8 +26,9 @@ class Workspace:
 
     @property
     def build_root(self) -> Path:
-        """``build/`` beside the spec."""
-        return self.loaded.folder / "build"
+        """``build/`` beside the spec; another spec of the same folder has ``build-<its name>/``."""
+        stem = self.loaded.file.stem
+        return self.loaded.folder / ("build" if stem == "forge" else f"build-{stem}")
 
     @property
     def lock_path(self) -> Path:

@@ -97,11 +97,13 @@ def build(
 
 def _summary(item: PlatformOutcome) -> None:
     ran, kept = item.count("built"), item.count("cached")
+    if item.release is None:
+        click.echo(
+            f"{item.platform.name}: no release was made, {ran + kept} of {len(item.results)} steps are in the store"
+        )
+        return
     what = f"{ran} steps run, {kept} unchanged" if ran else f"nothing to build, {kept} steps unchanged"
     head = f"{item.platform.name}: {what} ({item.seconds:.1f} s)"
-    if item.release is None:
-        click.echo(f"{head}; no release was made")
-        return
     if item.new:
         state = "new release"
     elif item.flipped:

@@ -8,6 +8,7 @@ import click
 
 from tritonforge.cli.options import json_option, platform_option, spec_options
 from tritonforge.cli.output import emit_json, table
+from tritonforge.errors import Place
 
 
 @click.group()
@@ -34,13 +35,12 @@ def show(
     elif text:
         click.echo(shown.config.text, nl=False)
     else:
-        rows = [
-            [o.path, o.value, o.source if o.place is None else f"{o.source} ({_short(o.place)})"]
-            for o in shown.config.origins
-        ]
+        rows = [[o.path, o.value, _origin(o.source, o.place)] for o in shown.config.origins]
         table(f"{shown.folder}/config.pbtxt", ["field", "value", "from"], rows)
 
 
-def _short(place: object) -> str:
-    file, line = getattr(place, "file", None), getattr(place, "line", None)
-    return str(place) if file is None else f"{file.name}{'' if line is None else f':{line}'}"
+def _origin(source: str, place: Place | None) -> str:
+    """Where a value came from; a template's label names its file already."""
+    if place is None or place.file is None or place.file.name in source:
+        return source
+    return f"{source} ({place.file.name}{'' if place.line is None else f':{place.line}'})"

@@ -21,4 +21,5 @@ def init(folder: Path, source: str | None, name: str | None, force: bool, dry_ru
     if dry_run:
         click.echo(text, nl=False)
     else:
-        click.echo(f"wrote {path}; next: tritonforge build --spec {path}")
+        there = "" if path.parent.resolve() == Path.cwd() else f" --spec {path}"
+        click.echo(f"wrote {path}; next: tritonforge build{there}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from tritonforge.cli.options import json_option
@@ -15,12 +17,15 @@ def runtime() -> None:
 
 @runtime.command()
 @click.option("--offline", is_flag=True, help="Do not fetch anything.")
+@click.option(
+    "--wheels", type=click.Path(path_type=Path, file_okay=False), help="A folder that holds the wheels already."
+)
 @json_option
-def install(offline: bool, as_json: bool) -> None:
+def install(offline: bool, wheels: Path | None, as_json: bool) -> None:
     """Fetch the pinned wheels of the server and of perf_analyzer, check them, and unpack what is needed."""
     from tritonforge.triton.embedded.install import install as run_install
 
-    made = run_install(offline=offline, progress=None if as_json else say)
+    made = run_install(offline=offline, wheels=wheels, progress=None if as_json else say)
     data = {"release": made.release, "version": made.triton_version, "python": made.python, "path": str(made.root)}
     if as_json:
         emit_json(data)

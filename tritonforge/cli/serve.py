@@ -55,7 +55,7 @@ def validate(
         rows = []
         for model in found.models:
             data = model.to_json()
-            worst = "–" if data["max_abs"] is None else f"{data['max_abs']:.1e}" if data["max_abs"] else "none"
+            worst = "–" if data["max_abs"] is None else f"{data['max_abs']:.1e}" if data["max_abs"] else "0"
             note = "instances moved to the CPU for this server" if model.overridden else model.note or ""
             rows.append([model.folder, model.version, verdict(model.ok), data["cases"], data["compared"], worst, note])
         table(None, ["model", "version", "", "requests", "compared", "largest difference", ""], rows)
@@ -170,7 +170,11 @@ def infer(
         emit_json(answer.to_json())
         return
     for name, array in answer.outputs.items():
-        click.echo(f"{name}: {_brief(array)}")
+        if answer.rows:
+            for index, row in enumerate(array):
+                click.echo(f"{name}[{index}]: {_brief(row)}")
+        else:
+            click.echo(f"{name}: {_brief(array)}")
 
 
 def _brief(array: Any) -> str:

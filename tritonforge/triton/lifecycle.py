@@ -22,7 +22,7 @@ from tritonforge.triton.embedded.runtime import Runtime
 from tritonforge.triton.installed import InstalledServer
 from tritonforge.triton.installed import command_for as installed_command
 from tritonforge.triton.launch import Launch
-from tritonforge.triton.ports import Ports
+from tritonforge.triton.ports import Ports, PortTaken
 from tritonforge.triton.process import ServerProcess, start_warded
 
 Program = Runtime | InstalledServer | ContainerServer
@@ -105,27 +105,24 @@ def start(launch: Launch, program: Program) -> RunningServer:
     """
     for attempt in range(1, _ATTEMPTS + 1):
         ports = port_choice.choose(launch.host, launch.http, launch.grpc, launch.metrics)
-        server = _begin(launch, program, ports)
+        server = None
         try:
+            server = _begin(launch, program, ports)
             _wait_ready(server, launch, ports)
-        except _PortTaken as taken:
-            server.stop(0)
+        except PortTaken as taken:
+            if server is not None:
+                server.stop(0)
             if taken.port in (launch.http, launch.grpc, launch.metrics):
                 raise port_choice.in_use(taken.port) from None
             if attempt == _ATTEMPTS:
                 raise EnvironmentLacks(f"port {taken.port} was taken by another program, {_ATTEMPTS} times") from None
         except BaseException:
-            server.stop(0)
+            if server is not None:
+                server.stop(0)
             raise
         else:
             return server
     raise AssertionError("unreachable")
-
-
-class _PortTaken(Exception):
-    def __init__(self, port: int) -> None:
-        super().__init__(port)
-        self.port = port
 
 
 def _begin(launch: Launch, program: Program, ports: Ports) -> RunningServer:
@@ -198,7 +195,7 @@ def _ended(server: RunningServer) -> Exception:
     text = server.log()
     busy = serverlog.busy_port(text)
     if busy is not None:
-        return _PortTaken(busy)
+        return PortTaken(busy)
     failures = serverlog.load_failures(text)
     if failures:
         return _not_loaded(server, failures)
@@ -217,7 +214,9 @@ def _not_loaded(server: RunningServer, failures: dict[str, str]) -> ForgeError:
     lacking = serverlog.missing_backends("\n".join(failures.values()))
     hint = _log_hint(server)
     if lacking:
-        hint = f"this server has no backend {' or '.join(lacking)}; {OTHER_WAYS}"
+        # Only our own server says which backends it has: what others lack, an image or an installation can have.
+        ways = OTHER_WAYS if backends else "choose an image or an installation that has it"
+        hint = f"this server has no backend {' or '.join(lacking)}; {ways}"
     return CheckFailed(
         what, details=[f"{name}: {_with_backends(failures[name], backends)}" for name in names], hint=hint
     )

@@ -22,6 +22,14 @@ class Ports:
     metrics: int
 
 
+class PortTaken(Exception):
+    """A server could not have ``port``: another program took it first."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(port)
+        self.port = port
+
+
 def choose(host: str, http: int | None, grpc: int | None, metrics: int | None) -> Ports:
     """The ports that were asked for, and free ones for those that were not.
 

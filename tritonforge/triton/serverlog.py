@@ -18,7 +18,7 @@ _FAILURES: Final = (
 _PARSE: Final = re.compile(r"^\[libprotobuf ERROR [^\]]*\] (Error parsing text-format .*)$", re.MULTILINE)
 _BUSY: Final = re.compile(r"Socket '[^']*?:(\d+)' already in use")
 _NO_BACKEND: Final = re.compile(r"unable to find (?:backend library for )?backend '(?P<name>[^']+)'")
-_FATAL: Final = re.compile(r"^error: (.*)$", re.MULTILINE)
+_FATAL: Final = re.compile(r"^(?:error: |(?=\S*tritonserver: ))(.*)$", re.MULTILINE)
 
 
 def messages(text: str) -> list[tuple[str, str]]:

@@ -50,11 +50,25 @@ class Golden:
                     found=error.found,
                     hint="declare what its inputs look like under `golden.axes` and `golden.ranges`",
                 ) from None
+            _refuse_nan(name, outputs, place)
             cases.append(Case(name, inputs, outputs))
         datatypes = {tensor.name: tensor.datatype for tensor in (*signature.inputs, *signature.outputs)}
         reference = f"the source in onnxruntime {onnxruntime.__version__}, optimisations off"
         write_cases(job.out, CaseSet(reference, tuple(cases), datatypes, job.config["tolerance"]))
         return Draft("golden", signature, {"reference": reference, "cases": [case.name for case in cases]})
+
+
+def _refuse_nan(case: str, outputs: Mapping[str, Any], place: Place) -> None:
+    """A reference of nothing but NaN proves nothing: whatever is NaN too would pass."""
+    import numpy as np
+
+    for name, array in outputs.items():
+        if array.dtype.kind == "f" and array.size and np.isnan(array).all():
+            raise CheckFailed(
+                f"the source answers nothing but NaN in '{name}' of the generated case '{case}'",
+                place=place,
+                hint="say what its inputs look like under `golden.ranges`",
+            )
 
 
 def plan_cases(signature: Signature, config: Mapping[str, Any]) -> list[tuple[str, int, dict[str, int]]]:

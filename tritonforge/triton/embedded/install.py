@@ -13,7 +13,8 @@ from typing import Any, Final
 from tritonforge.durable import disk_errors, folder_lock, fsync_file, fsync_folder, write_json
 from tritonforge.errors import EnvironmentLacks
 from tritonforge.triton.embedded.fetch import fetch, sha256
-from tritonforge.triton.embedded.machine import OTHER_WAYS, architecture, interpreter_library, python_version
+from tritonforge.triton.embedded.libpython import ensure_library
+from tritonforge.triton.embedded.machine import OTHER_WAYS, architecture, python_version
 from tritonforge.triton.embedded.runtime import Runtime
 from tritonforge.triton.embedded.unpack import link_perf_libraries, unpack
 from tritonforge.triton.embedded.wheels import TRITON_RELEASE, TRITON_VERSION, WHEELS
@@ -79,18 +80,18 @@ def install(
         CheckFailed: a wheel is not the one that was pinned.
     """
     machine = architecture()
-    interpreter_library()
+    say = progress or (lambda _: None)
+    folder = _folder(home)
+    ensure_library(folder.parent, offline=offline, say=say)
     found = find(home)
     if found is not None:
         return found
-    folder = _folder(home)
     if offline and wheels is None:
         raise EnvironmentLacks(
             "the embedded Triton is not installed, and downloading is not allowed",
             expected=str(folder),
             hint=f"run `tritonforge runtime install` with a network; or {OTHER_WAYS}",
         )
-    say = progress or (lambda _: None)
     parent = folder.parent
     with (
         disk_errors("the embedded Triton could not be installed", parent),

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import platform
 import sys
-import sysconfig
-from pathlib import Path
 from typing import Final
 
 from tritonforge.errors import EnvironmentLacks
-from tritonforge.triton.embedded.wheels import MIN_GLIBC, PYTHONS
+from tritonforge.triton.embedded.wheels import MIN_GLIBC, PYTHONS, TRITON_RELEASE
 
-OTHER_WAYS: Final = (
-    "use a server of your own instead: --container IMAGE (docker), --tritonserver PATH (installed), "
-    "or --server URL (running)"
-)
 _ARCHITECTURES: Final = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
+
+
+def vendor_image(release: str = TRITON_RELEASE) -> str:
+    """NVIDIA's image of a container release (``YY.MM``), as its catalog names them."""
+    return f"nvcr.io/nvidia/tritonserver:{release}-py3"
+
+
+def other_ways(release: str = TRITON_RELEASE) -> str:
+    """What to use where the embedded server is of no use; ``release`` is the one that is to serve."""
+    return (
+        f"use a server of your own instead: --container IMAGE (docker; NVIDIA's is {vendor_image(release)}), "
+        "--tritonserver PATH (installed), or --server URL (running)"
+    )
+
+
+OTHER_WAYS: Final = other_ways()
+"""For the embedded server's own release."""
 
 
 def python_version() -> str:
@@ -45,24 +56,6 @@ def architecture() -> str:
             f"this is {platform.python_implementation()} {platform.python_version()}",
         )
     return found
-
-
-def interpreter_library() -> Path | None:
-    """The shared ``libpython`` of this interpreter that the stub embeds; None where the runtime brings its own.
-
-    Raises:
-        EnvironmentLacks: this interpreter was built without one.
-    """
-    # The 3.13 stub is linked to a libpython inside the wheel; the older ones look for the interpreter's own.
-    if python_version() == "3.13":
-        return None
-    name = f"libpython{python_version()}.so.1.0"
-    folders = [sysconfig.get_config_var("LIBDIR"), f"{sys.base_prefix}/lib", "/usr/local/lib", "/usr/lib"]
-    folders.append(f"/usr/lib/{platform.machine()}-linux-gnu")
-    for folder in folders:
-        if folder and (Path(folder) / name).exists():
-            return Path(folder) / name
-    raise _lacks(f"its Python backend needs {name}", f"this interpreter ({sys.executable}) has none")
 
 
 def _lacks(need: str, found: str) -> EnvironmentLacks:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tritonforge.errors import EnvironmentLacks
-from tritonforge.triton.embedded.machine import interpreter_library
+from tritonforge.triton.embedded.libpython import interpreter_library
 from tritonforge.triton.embedded.wheels import TRITON_RELEASE, TRITON_VERSION
 
 
@@ -62,7 +62,7 @@ class Runtime:
                 f"there is no python3 beside {sys.executable}: the server's Python backend would take another one",
                 hint="run tritonforge from a virtual environment",
             )
-        library = interpreter_library()
+        library = interpreter_library(self.root.parent)
         libraries = [str(self.root / "lib")]
         if library is not None:
             libraries.append(str(library.parent))
