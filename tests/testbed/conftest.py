@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -51,9 +53,36 @@ def runtime() -> Runtime:
 
 @pytest.fixture(scope="session")
 def image(engine: Any, base: str, runtime: Runtime) -> str:
-    """The name of an image that looks like the vendor's."""
+    """The name of an image that looks like the vendor's, tried once: its programs run, its ports are reached."""
     build(engine, runtime, base)
+    words = ["sh", "-c", "python3 -c 'import numpy, onnxruntime' && exec python3 -m http.server"]
+    container = engine.containers.run(IMAGE, words, detach=True, ports={"8000/tcp": ("127.0.0.1", None)})
+    try:
+        ends = time.monotonic() + 20
+        while not _answers(container):
+            if container.status == "exited":
+                pytest.skip(f"what was put on {base} does not run there: {container.logs().decode()[-300:]}")
+            if time.monotonic() > ends:
+                pytest.skip("the ports that the Docker engine publishes are not reached from here")
+            time.sleep(0.1)
+    finally:
+        container.remove(force=True)
     return IMAGE
+
+
+def _answers(container: Any) -> bool:
+    container.reload()
+    published = container.ports.get("8000/tcp")
+    if not published:
+        return False
+    probe = http.client.HTTPConnection("127.0.0.1", int(published[0]["HostPort"]), timeout=2)
+    try:
+        probe.request("GET", "/")
+        return probe.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        probe.close()
 
 
 Ours = Callable[[], set[str]]

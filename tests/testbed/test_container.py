@@ -19,6 +19,7 @@ import pytest
 from making_onnx import batched_add
 
 from testbed.conftest import Ours
+from tritonforge.actions.live import has_gpu
 from tritonforge.errors import CheckFailed, EnvironmentLacks
 from tritonforge.triton import ContainerServer, Launch, RunningServer, start
 from tritonforge.triton import ports as port_choice
@@ -274,13 +275,17 @@ def test_the_container_of_a_living_owner_is_left_alone(
     assert ours() == {theirs}
 
 
-def test_an_interrupted_start_leaves_nothing(image: str, repository: Path, ours: Ours) -> None:
+@pytest.mark.parametrize("after", [0.0, 0.05, 0.1, 0.2, 0.4, 1.0])
+def test_an_interrupted_start_leaves_nothing(image: str, repository: Path, ours: Ours, after: float) -> None:
+    """Whether the engine is about to make the container, has made it, is starting it, or it runs."""
     add_python(repository, "slow", "import time; time.sleep(30)")
-    script = OWNER.replace('control="explicit", ', "")
+    script = OWNER.replace('control="explicit", ', "").replace("server =", 'print("starts", flush=True)\nserver =')
     with subprocess.Popen(
-        [sys.executable, "-c", script, str(repository), image], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
+        [sys.executable, "-c", script, str(repository), image], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as owner:
-        assert eventually(lambda: len(ours()) == 1, 20)
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == b"starts\n"
+        time.sleep(after)
         owner.send_signal(signal.SIGINT)
         _, said = owner.communicate(timeout=30)
     assert b"KeyboardInterrupt" in said
@@ -357,11 +362,8 @@ def test_a_server_that_ends_at_once_is_shown_with_its_words(image: str, reposito
     assert "no-such-option" in str(caught.value)
 
 
-def test_gpus_where_there_are_none_name_what_the_engine_needs(
-    image: str, repository: Path, ours: Ours, engine: Any
-) -> None:
-    if "nvidia" in engine.info().get("Runtimes", {}):
-        pytest.skip("this engine may have GPUs")
+@pytest.mark.skipif(has_gpu(), reason="this machine has GPUs")
+def test_gpus_where_there_are_none_name_what_the_engine_needs(image: str, repository: Path, ours: Ours) -> None:
     with pytest.raises(EnvironmentLacks, match="NVIDIA Container Toolkit"):
         start(Launch(repository), ContainerServer(image, gpus=True))
     assert ours() == set()

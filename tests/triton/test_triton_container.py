@@ -88,6 +88,9 @@ class FakeEngine:
         assert name == self.asked["name"]
         self.container.calls.append("remove")
 
+    def close(self) -> None:
+        self.closed = True
+
 
 def begin(fake: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **more: Any) -> Any:
     monkeypatch.setattr(container, "connect", lambda _: fake)

@@ -7,7 +7,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -201,7 +201,8 @@ def _program(choice: ServerChoice, release: Release, progress: Callable[[str], N
         from tritonforge.triton.container import ContainerServer
         from tritonforge.triton.engine import connect, have_image
 
-        have_image(connect(), choice.container, progress)
+        with closing(connect()) as client:
+            have_image(client, choice.container, progress)
         return ContainerServer(choice.container, gpus=has_gpu() and _is_for_gpus(release))
     try:
         return embedded_runtime(progress)

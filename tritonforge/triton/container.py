@@ -86,6 +86,7 @@ class ContainerProcess:
                 self._container.stop(timeout=max(1, int(grace)))
             self._follow.join(5.0)
         _discard(self._client, self._claim)
+        self._client.close()
 
     def _copy_log(self, log: Path) -> None:
         # An engine that goes away ends the log; ``poll`` says so.
@@ -135,24 +136,26 @@ def start_container(server: ContainerServer, launch: Launch, ports: Ports, log: 
         )
         container.start()
         return ContainerProcess(client, container, claim, log)
-    except BaseException as error:
+    except docker.errors.DockerException as error:
         _discard(client, claim)
-        if isinstance(error, docker.errors.DockerException):
-            raise _explained(server, ports, words(error)) from None
+        raise _explained(server, ports, words(error)) from None
+    except BaseException:
+        # Interrupted: the engine may still be making it.
+        claim.abandon()
         raise
 
 
 def _discard(client: Any, claim: Claim) -> None:
-    """Remove what has the claimed name, then let go of it; where the engine does not listen the warden tries later."""
+    """Remove what has the claimed name, then let go of it; where that fails the warden tries again."""
     import docker.errors
 
     try:
-        client.api.remove_container(claim.name, force=True, v=True)
-    except docker.errors.NotFound:
-        pass
+        with contextlib.suppress(docker.errors.NotFound):
+            client.api.remove_container(claim.name, force=True, v=True)
     except (docker.errors.DockerException, OSError):
-        return
-    claim.release()
+        claim.abandon()
+    else:
+        claim.release()
 
 
 def _explained(server: ContainerServer, ports: Ports, said: str) -> Exception:

@@ -22,6 +22,7 @@ from tritonforge.durable import disk_errors
 from tritonforge.triton.embedded.install import default_home
 
 LABEL: Final = "tritonforge.lock"
+_A_WHILE: Final = 10.0
 _WARDEN: Final = Path(__file__).with_name("container_warden.py")
 
 
@@ -55,16 +56,27 @@ class Claim:
 
     def release(self) -> None:
         """The container is gone: the warden may go, and the lock with it. Does nothing the second time."""
+        if self._close(b"done\n"):
+            self._warden.wait()
+            self.file.unlink(missing_ok=True)
+            os.close(self._lock)
+
+    def abandon(self) -> None:
+        """The container may be there, or on its way: the warden removes it, and is given a while for that."""
+        if self._close(b""):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._warden.wait(_A_WHILE)
+            os.close(self._lock)
+
+    def _close(self, word: bytes) -> bool:
         pipe = self._warden.stdin
         if pipe is None or pipe.closed:
-            return
+            return False
         with contextlib.suppress(OSError):
-            pipe.write(b"done\n")
+            pipe.write(word)
         with contextlib.suppress(OSError):
             pipe.close()
-        self._warden.wait()
-        self.file.unlink(missing_ok=True)
-        os.close(self._lock)
+        return True
 
 
 def sweep(client: Any) -> list[str]:
