@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from tritonforge.actions.loading import published_config
 from tritonforge.artifact.generate import axis_sizes, make_inputs
 from tritonforge.artifact.signature import Signature
 from tritonforge.artifact.tensors import Case, CaseSet
@@ -55,7 +54,7 @@ def _generated(signature: Signature, largest: int) -> Iterator[tuple[str, Tensor
 
 
 def _chain(release: Release, folder: str, inputs: Tensors, client: Client) -> Tensors:
-    config = published_config(release, folder)
+    config = release.config(folder)
     pool = dict(inputs)
     waiting = list(config.ensemble_scheduling.step)
     produced = {tensor for step in waiting for tensor in step.output_map.values()} | set(inputs)
@@ -67,7 +66,7 @@ def _chain(release: Release, folder: str, inputs: Tensors, client: Client) -> Te
             waiting.remove(step)
             feeds = {name: pool[tensor] for name, tensor in step.input_map.items() if tensor in pool}
             version = str(step.model_version) if step.model_version > 0 else ""
-            types = {item.name: item.data_type for item in published_config(release, step.model_name).input}
+            types = {item.name: item.data_type for item in release.config(step.model_name).input}
             answers = client.infer(step.model_name, feeds, version=version, datatypes=_names(types, feeds))
             pool.update({tensor: answers[name] for name, tensor in step.output_map.items()})
     return {output.name: pool[output.name] for output in config.output}

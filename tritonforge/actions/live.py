@@ -216,11 +216,10 @@ def _program(choice: ServerChoice, release: Release, progress: Callable[[str], N
 
 
 def _is_for_gpus(release: Release) -> bool:
-    from tritonforge.actions.loading import published_config
     from tritonforge.triton.gpu import cpu_override
 
     return bool(release.document["platform"]["gpus"]) or any(
-        cpu_override(published_config(release, entry["folder"])) is not None for entry in release.models()
+        cpu_override(release.config(entry["folder"])) is not None for entry in release.models()
     )
 
 

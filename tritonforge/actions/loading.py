@@ -11,7 +11,6 @@ from typing import Any
 
 from tritonforge.actions.live import LiveServer
 from tritonforge.errors import CheckFailed, ForgeError
-from tritonforge.repository.pbtxt import parse
 from tritonforge.repository.release import Release
 
 
@@ -26,19 +25,13 @@ class Loaded:
     seconds: float = 0.0
 
 
-def published_config(release: Release, folder: str) -> Any:
-    """The config of a folder as it was published."""
-    file = release.models_folder / folder / "config.pbtxt"
-    return parse(file.read_text(encoding="utf-8"), file)
-
-
 def load_all(release: Release, server: LiveServer, progress: Callable[[str], None]) -> dict[str, Loaded]:
     """Load everything; a model that fails leaves the others loaded. In the order in which they were loaded."""
 
     def load(folder: str) -> Loaded:
         progress(f"{folder}: loading")
         clock = time.monotonic()
-        published = published_config(release, folder)
+        published = release.config(folder)
         try:
             overridden = server.load(folder, published)
         except ForgeError as error:
@@ -83,7 +76,7 @@ def load_order(release: Release) -> list[Mapping[str, Any]]:
             return
         entry = entries[folder]
         if entry["kind"] == "ensemble":
-            for step in published_config(release, folder).ensemble_scheduling.step:
+            for step in release.config(folder).ensemble_scheduling.step:
                 place(step.model_name, (*above, folder))
         if entry["kind"] == "router":
             for other in entries.values():

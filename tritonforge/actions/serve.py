@@ -12,7 +12,7 @@ from typing import Any
 
 from tritonforge.actions.build import interruptible
 from tritonforge.actions.live import ServerChoice, has_gpu, open_server
-from tritonforge.actions.loading import load_or_fail, published_config
+from tritonforge.actions.loading import load_or_fail
 from tritonforge.actions.workspace import Workspace
 from tritonforge.durable import write_json
 from tritonforge.errors import CheckFailed
@@ -91,5 +91,5 @@ def _needs_cpu(release: Release, choice: ServerChoice) -> list[str]:
     return [
         entry["folder"]
         for entry in release.models()
-        if entry["kind"] != "ensemble" and cpu_override(published_config(release, entry["folder"])) is not None
+        if entry["kind"] != "ensemble" and cpu_override(release.config(entry["folder"])) is not None
     ]

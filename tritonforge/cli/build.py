@@ -102,7 +102,8 @@ def _summary(item: PlatformOutcome) -> None:
             f"{item.platform.name}: no release was made, {ran + kept} of {len(item.results)} steps are in the store"
         )
         return
-    what = f"{ran} steps run, {kept} unchanged" if ran else f"nothing to build, {kept} steps unchanged"
+    steps = "step" if ran == 1 else "steps"
+    what = f"{ran} {steps} run, {kept} unchanged" if ran else f"nothing to build, {kept} steps unchanged"
     head = f"{item.platform.name}: {what} ({item.seconds:.1f} s)"
     if item.new:
         state = "new release"

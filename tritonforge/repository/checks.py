@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from tritonforge.repository import checks_instances, checks_scheduling, checks_sequence, checks_tensors, checks_warmup
-from tritonforge.repository.config import ConfigRequest
+from tritonforge.repository.request import ConfigRequest
 from tritonforge.repository.schema import server_version, unknown_fields
 from tritonforge.repository.subject import Subject
 from tritonforge.repository.tree import Node

@@ -6,59 +6,23 @@ Triton knows, and can say of each value where it came from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Final
 
-from tritonforge.artifact.signature import Signature
 from tritonforge.errors import Place, SpecError
 from tritonforge.repository import tree
+from tritonforge.repository.checks import check
 from tritonforge.repository.derive import derived_values
 from tritonforge.repository.pbtxt import ModelConfig, parse, to_text
 from tritonforge.repository.reading import from_message, read
-from tritonforge.repository.schema import Path_, supports
+from tritonforge.repository.request import ENSEMBLE, ConfigRequest, Layer
+from tritonforge.repository.schema import supports
 from tritonforge.repository.template import render
 from tritonforge.spec.document import dotted
 from tritonforge.spec.platform import Platform
 
-ENSEMBLE: Final = "ensemble"
-"""The ``backend`` of a request for an ensemble."""
-
 # OpenVINO runs on CPUs here (its KIND_GPU means Intel's), vLLM places itself (its README: KIND_MODEL).
 _KIND_OF_BACKEND: Final = {"openvino": "KIND_CPU", "vllm": "KIND_MODEL"}
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """Config values of the user's, as in YAML. ``place`` tells where a path within ``values`` is written."""
-
-    label: str
-    values: Mapping[str, Any]
-    place: Callable[[Path_], Place]
-
-
-@dataclass(frozen=True, slots=True)
-class ConfigRequest:
-    """What a config is made from.
-
-    ``name`` is the folder's name. ``max_batch_size`` is what the user said: None leaves it to the layers, then to the
-    template; 0 is no batching (proto3 cannot tell 0 from unset: only this can). Later layers win.
-    ``template_folders`` come before the house's. ``reshape_scalars`` is false for ensembles and routers, which see
-    tensors as clients send them. ``places`` says where ``template`` and ``max_batch_size`` were written.
-    """
-
-    name: str
-    backend: str
-    signature: Signature
-    platform: Platform
-    max_batch_size: int | None = None
-    template: str = "default"
-    layers: tuple[Layer, ...] = ()
-    template_folders: tuple[Path, ...] = ()
-    model_filename: str | None = None
-    reshape_scalars: bool = True
-    places: Mapping[str, Place] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +56,6 @@ def generate(request: ConfigRequest) -> GeneratedConfig:
         SpecError: a layer or the template is wrong, contradicts the signature, or asks for what the platform's Triton
             would refuse; with the place, what was expected and what was found.
     """
-    from tritonforge.repository.checks import check
-
     layers = [(layer, read(layer.values, layer.label, layer.place)) for layer in request.layers]
     stated = _stated_batch(request, [node for _, node in layers])
     batched = request.signature.batched and (stated is None or stated.value != 0)
@@ -250,3 +212,6 @@ def _with_instances(merged: tree.Node, request: ConfigRequest) -> tree.Node:
         groups = tree.Node([tree.Node({}, source)], source)
     filled = [tree.Node({"kind": kind, "count": one, **group.value}, group.source) for group in groups.value]
     return tree.Node({**merged.value, "instance_group": tree.Node(filled, groups.source)}, merged.source)
+
+
+__all__ = ["ENSEMBLE", "ConfigRequest", "GeneratedConfig", "Layer", "Origin", "generate", "instance_kind"]

@@ -94,6 +94,13 @@ class Release:
             return False
         return all((self.models_folder / entry["folder"] / str(entry["version"])).is_dir() for entry in self.models())
 
+    def config(self, folder: str) -> Any:
+        """The config of a folder as it was published, as a ``ModelConfig``."""
+        from tritonforge.repository.pbtxt import parse
+
+        file = self.models_folder / folder / "config.pbtxt"
+        return parse(file.read_text(encoding="utf-8"), file)
+
     def golden_folder(self, name: str) -> Path:
         """Where the cases of a public name are."""
         return self.folder / "golden" / name

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tritonforge.artifact.signature import Signature
 from tritonforge.errors import Place, SpecError
-from tritonforge.repository.config import ConfigRequest, Layer
+from tritonforge.repository.request import ConfigRequest, Layer
 from tritonforge.repository.template import exists, render
 from tritonforge.spec.platform import Platform
 

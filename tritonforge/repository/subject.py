@@ -11,7 +11,7 @@ from tritonforge.repository.tree import Node, Source, find
 from tritonforge.spec.document import dotted
 
 if TYPE_CHECKING:
-    from tritonforge.repository.config import ConfigRequest
+    from tritonforge.repository.request import ConfigRequest
 
 
 @dataclass(frozen=True, slots=True)

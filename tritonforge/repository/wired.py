@@ -8,7 +8,7 @@ from typing import Any
 
 from tritonforge.artifact.signature import Signature
 from tritonforge.errors import Place
-from tritonforge.repository.config import Layer
+from tritonforge.repository.request import Layer
 from tritonforge.repository.schema import Path_
 
 PlaceOf = Callable[[Path_], Place]

@@ -139,9 +139,11 @@ def start_container(server: ContainerServer, launch: Launch, ports: Ports, log: 
     except docker.errors.DockerException as error:
         _discard(client, claim)
         raise _explained(server, ports, words(error)) from None
-    except BaseException:
-        # Interrupted: the engine may still be making it.
+    except BaseException as error:
+        # Interrupted, or no answer: the engine may still be making it.
         claim.abandon()
+        if isinstance(error, OSError):
+            raise _explained(server, ports, words(error)) from None
         raise
 
 

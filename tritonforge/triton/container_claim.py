@@ -84,8 +84,12 @@ def sweep(client: Any) -> list[str]:
     import docker.errors
 
     gone: list[str] = []
-    # Sparse: another process may remove one of them between the list and a closer look.
-    for container in client.containers.list(all=True, filters={"label": LABEL}, sparse=True):
+    try:
+        # Sparse: another process may remove one of them between the list and a closer look.
+        labelled = client.containers.list(all=True, filters={"label": LABEL}, sparse=True)
+    except (OSError, docker.errors.DockerException):
+        return gone  # whoever starts a container next is told by that
+    for container in labelled:
         file = Path(container.attrs["Labels"][LABEL])
         try:
             lock = os.open(file, os.O_RDWR | os.O_CLOEXEC)

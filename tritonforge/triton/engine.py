@@ -95,7 +95,7 @@ def have_image(client: Any, image: str, say: Callable[[str], None] = lambda text
         client.images.get(image)
     except docker.errors.ImageNotFound:
         pass
-    except docker.errors.APIError as error:
+    except (docker.errors.DockerException, OSError) as error:
         raise _not_had(image, words(error)) from None
     else:
         return
@@ -110,7 +110,7 @@ def have_image(client: Any, image: str, say: Callable[[str], None] = lambda text
                 layers[event["id"]] = event["status"] != "Pulling fs layer"
                 say(f"pulling {image}: {sum(layers.values())} of {len(layers)} layers")
         client.images.get(image)
-    except docker.errors.DockerException as error:
+    except (docker.errors.DockerException, OSError) as error:
         raise _not_had(image, words(error)) from None
 
 

@@ -32,7 +32,8 @@ class TritonPythonModel:
             else:
                 certainty[row, 0] = scores[row, best[row]]
                 label = self.decide(self.labels[best[row]], float(certainty[row, 0]))
-            texts[:, row, 0] = [text.encode() for text in (label, self.mime(label), self.kinds[label]["group"] or "unknown")]
+            group = self.kinds[label]["group"] or "unknown"
+            texts[:, row, 0] = [text.encode() for text in (label, self.mime(label), group)]
         names = ("LABEL", "MIME", "GROUP")
         tensors = [pb_utils.Tensor(name, texts[index]) for index, name in enumerate(names)]
         return pb_utils.InferenceResponse([*tensors, pb_utils.Tensor("SCORE", certainty)])
