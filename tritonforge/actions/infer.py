@@ -123,7 +123,12 @@ def _connected(
         release.served(model)  # a wrong name is said before a server is started for it
     if choice.kind == "embedded":
         say("no server runs for this spec: one is started for this request (`tritonforge serve` keeps one)")
-    with folder.hold(release), open_server(workspace, release, choice, explicit=True) as server:
+    with (
+        folder.hold(release),
+        open_server(
+            workspace, release, choice, explicit=True, progress=say if choice.kind == "container" else lambda text: None
+        ) as server,
+    ):
         if server.running is not None:
             load_or_fail(release, server, lambda text: None)
         yield server.client
