@@ -36,8 +36,8 @@ HEAVY = {
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["frobnicate"], ["build", "--help"], ["serve", "--help"]])
 def test_help_loads_no_framework(words: list[str]) -> None:
     code = (
-        "import sys\nfrom tritonforge.cli.main import main\n"
-        f"try: main({words!r})\nexcept SystemExit: pass\nprint('LOADED', *sys.modules)"
+        "import sys\nfrom tritonforge.cli.main import run\n"
+        f"try: run({words!r})\nexcept SystemExit: pass\nprint('LOADED', *sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     loaded = set(done.stdout.rpartition("LOADED ")[2].split())

@@ -73,9 +73,18 @@ def cli(debug: bool) -> None:
     """
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main() -> None:
     """Run the program; leaves with the exit code of what happened."""
-    argv = sys.argv[1:] if arguments is None else arguments
+    try:
+        run(sys.argv[1:])
+    finally:
+        # What happened is decided: a signal while Python shuts down would only replace the exit code.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+
+
+def run(argv: list[str]) -> None:
+    """Run one command line; always ends with SystemExit."""
     debug = "--debug" in argv
     if debug and argv and argv[0] != "--debug":
         # One flag, wherever it is written.
