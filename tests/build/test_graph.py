@@ -193,3 +193,28 @@ def test_every_node_stands_after_its_inputs(plan: Plan) -> None:
     for name, node in graph.nodes.items():
         assert set(node.inputs.values()) <= seen
         seen.add(name)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        "{m/: folder, m/model.py: labels.txt}",
+        "{./model.py: labels.txt}",
+        "{a: labels.txt, ./a: model.py}",
+        "{a: labels.txt, a/b: model.py}",
+        "{a/b: labels.txt, a: model.py}",
+    ],
+)
+def test_two_files_never_want_one_place(plan: Plan, files: str) -> None:
+    error = only_error(plan(f"models:\n  p: {{source: model.py, outputs: {{Y: 'FP32[1]'}}, files: {files}}}\n"))
+    assert "two files want one place" in error.message
+    assert int(error.exit_code) == 2
+
+
+def test_paths_of_further_files_are_made_plain(plan: Plan) -> None:
+    graph = plan(
+        "models:\n  p: {source: model.py, outputs: {Y: 'FP32[1]'}, files: {./m//: folder, ./t/../t2: labels.txt}}\n"
+    )
+    assert "leaves the model's folder" in only_error(graph).message
+    graph = plan("models:\n  p: {source: model.py, outputs: {Y: 'FP32[1]'}, files: {./m//: folder, ./t: labels.txt}}\n")
+    assert sorted(graph.nodes["p/import-python"].sources) == ["m/model.py", "m/more.txt", "model.py", "t"]

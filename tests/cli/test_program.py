@@ -18,6 +18,7 @@ from making_onnx import batched_add, save
 
 from cli.commands import PROGRAM, Workshop
 from tritonforge.cli.main import _COMMANDS
+from tritonforge.cli.output import emit_json
 
 HEAVY = {
     "numpy",
@@ -212,3 +213,31 @@ def test_no_wait_names_who_builds(built: Workshop) -> None:
         done = built.run("build", "--no-wait")
     assert done.code == 3
     assert "is in use by" in done.err
+
+
+@pytest.mark.parametrize("folder", ["2024", "on", "2024-13-01", "plain"])
+def test_init_writes_names_that_yaml_reads_back(workshop: Workshop, folder: str) -> None:
+    made = workshop.folder / folder
+    made.mkdir()
+    (made / "on.onnx").touch()
+    assert workshop.run("init", folder).code == 0
+    data = yaml.safe_load((made / "forge.yaml").read_text())
+    assert (data["name"], list(data["models"]), data["models"]["on"]["source"]) == (folder, ["on"], "on.onnx")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"), [(["plan", "--json"], 0), (["plan"], 0), (["plan", "--spec", "no", "--json"], 2)]
+)
+def test_a_reader_that_left_changes_no_exit_code(built: Workshop, words: list[str], code: int) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [PROGRAM, *words], cwd=built.folder, env=built.environment, stdout=writer, stderr=subprocess.PIPE
+    )
+    os.close(writer)
+    assert done.returncode == code, done.stderr
+
+
+def test_json_has_null_for_what_is_no_number(capsys: pytest.CaptureFixture[str]) -> None:
+    emit_json({"a": [float("nan"), (float("inf"), 1.5)]})
+    assert json.loads(capsys.readouterr().out) == {"a": [None, [None, 1.5]]}

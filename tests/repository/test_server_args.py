@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 
 from tritonforge.errors import SpecError
-from tritonforge.repository.server_args import server_arguments, size_in_bytes
+from tritonforge.repository.server_args import server_arguments
 from tritonforge.spec.models import ServerSettings
+from tritonforge.spec.sizes import size_in_bytes
 
 ALWAYS = ["--strict-readiness=true", "--exit-on-error=true", "--exit-timeout-secs=30"]
 

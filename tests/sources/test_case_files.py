@@ -104,3 +104,16 @@ def test_files_that_cases_read_are_listed(tmp_path: Path) -> None:
     (tmp_path / "raw").write_bytes(b"")
     cases = [(tmp_path / "c.json", {"inputs": {"text": {"file": "raw"}, "x": [1, 2]}})]
     assert case_files.referenced(cases, tmp_path) == [tmp_path / "raw"]
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ({"inputs": GOOD, "outputs": None}, "`outputs` of a case"),
+        ({"inputs": GOOD, "output": {"y": [1]}}, "unknown key 'output'"),
+        ({"inputs": {**GOOD, "extra": [1.7]}}, "'extra' is no INT64 tensor"),
+    ],
+)
+def test_what_would_be_overlooked_is_refused(tmp_path: Path, case: Any, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        packed(tmp_path, case)

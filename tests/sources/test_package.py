@@ -64,3 +64,11 @@ def test_an_installed_package_of_another_version_is_not_used(wheel: Path) -> Non
     assert package._installed("magika", "1.0.3") is not None
     assert package._installed("magika", "0.9.0") is None
     assert package._installed("no-such-package", None) is None
+
+
+def test_a_damaged_member_leaves_neither_wheel_nor_part(wheel: Path) -> None:
+    wheel.write_bytes(wheel.read_bytes().replace(b"network", b"netwurk", 1))
+    with pytest.raises(EnvironmentLacks, match="damaged"):
+        package_file("my-models", "1.2", "my_models/data/net.onnx", wheel.parents[1], PLACE)
+    assert not wheel.exists()
+    assert not [path for path in (wheel.parents[1] / "unpacked").rglob("*") if path.is_file()]

@@ -173,3 +173,12 @@ class TestPackages:
 
     def test_a_path_may_not_leave_its_package(self, resolver: Resolver) -> None:
         assert "leaves" in refused(resolver, "package:magika==1.0.3/../../../etc/passwd").message
+
+
+def test_a_name_that_is_no_text_is_refused(resolver: Resolver, folder: Path) -> None:
+    (folder / "m").mkdir()
+    with open(os.fsencode(folder / "m") + b"/\xff.txt", "wb"):
+        pass
+    error = refused(resolver, "m", tree=True)
+    assert "not UTF-8" in error.message
+    str(error).encode()

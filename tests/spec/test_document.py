@@ -180,3 +180,10 @@ class TestMerge:
 )
 def test_a_path_is_written_with_dots_and_indices(path: tuple[str | int, ...], text: str) -> None:
     assert dotted(path) == text
+
+
+def test_a_date_that_is_none_is_text_and_a_number_without_end_is_refused() -> None:
+    assert parse("a: 2024-13-01\n2024-13-02: 1\n", FILE).data == {"a": "2024-13-01", "2024-13-02": 1}
+    with pytest.raises(SpecError, match="number") as raised:
+        parse(f"b: 1\na: {'1' * 5000}\n", FILE)
+    assert (raised.value.place.line, raised.value.place.field) == (2, "a")  # type: ignore[union-attr]

@@ -445,3 +445,23 @@ def test_a_thousand_models_load(write_spec: Write) -> None:
     loaded = load(write_spec(f"defaults: {{model: {{template: edge}}}}\nmodels:\n{models}"))
     assert len(loaded.spec.models) == 1000
     assert loaded.place("models", "m999", "golden", "seed").line == 3 + 1 + 999 * 3 + 3
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "message"),
+    [
+        ("server: {options: {http-port: 1}}\n", "server.options.http-port", "--http-port"),
+        ("server: {options: {log-file: x}}\n", "server.options.log-file", "--log"),
+        ("server: {memory: {pinned_pool: many}}\n", "server.memory.pinned_pool", "no size"),
+        ("server: {memory: {cuda_pool: {0: 1TiB}}}\n", "server.memory.cuda_pool.0", "no size"),
+        ("server: {cache: {size: big}}\n", "server.cache.size", "no size"),
+        ("connections: {a: {http: 'h:1', token: {command: []}}}\n", "connections.a.token.command", "at least 1"),
+    ],
+)
+def test_settings_that_could_not_work_are_refused_where_they_stand(
+    write_spec: Write, text: str, field: str, message: str
+) -> None:
+    error = refused(write_spec(text + MODEL))
+    assert message in str(error)
+    assert error.place is not None
+    assert (error.place.line, error.place.field) == (3, field)

@@ -44,10 +44,11 @@ def test_a_python_model_is_packed_with_its_requirements(run: Run, store: LocalSt
     assert made.signature == SIGNATURE
 
 
-def test_a_requirements_file_of_its_own_stays(run: Run, store: LocalStore, tmp_path: Path) -> None:
+def test_requirements_of_the_spec_come_after_its_own_file(run: Run, store: LocalStore, tmp_path: Path) -> None:
     sources = {"model.py": write(tmp_path / "m.py", MODEL), "requirements.txt": write(tmp_path / "r", "mine\n")}
-    made = run("import-python", {"signature": SIGNATURE.to_json(), "requirements": ["numpy"]}, sources=sources)
-    assert store.blob(made.files["requirements.txt"].sha256).read_text() == "mine\n"
+    made = run("import-python", {"signature": SIGNATURE.to_json(), "requirements": ["mine", "numpy"]}, sources=sources)
+    assert store.blob(made.files["requirements.txt"].sha256).read_text() == "mine\nnumpy\n"
+    assert (tmp_path / "r").read_text() == "mine\n"
 
 
 @pytest.mark.parametrize("text", ["", "class Other: pass\n", "def broken(:\n", "class TritonPythonModel:\n    pass\n"])

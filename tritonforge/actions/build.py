@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tritonforge.actions.compose import Composer, compose_inputs
+from tritonforge.actions.compose import Composer, compose_inputs, numbers
 from tritonforge.actions.workspace import Workspace
 from tritonforge.artifact.digest import digest_of
 from tritonforge.build.executor import LocalExecutor
@@ -176,7 +176,8 @@ def _platform(
         )
     trial = copy.deepcopy(lock)
     composer = Composer(workspace, platform, trial, graph, results)
-    composed = digest_of(compose_inputs(workspace, platform, lock, graph, results))
+    inputs = compose_inputs(workspace, platform, lock, graph, results)
+    composed = digest_of(inputs)
     unchanged = before is not None and before.digest == record.release and before.is_whole()
     if unchanged and record.composed == composed and not options.force:
         _keep_record(record_file, record, changed=record.nodes != nodes_before)
@@ -191,9 +192,10 @@ def _platform(
     # Numbers first: a number that a crash leaves without a release stays that artefact's; it is never given again.
     lock.versions, lock.pins = trial.versions, trial.pins
     write_lock(workspace.lock_path, lock)
-    published = folder.publish(draft, workspace.store)
+    published = folder.publish(draft, workspace.store, verify=bool(options.force))
     composer.keep_parity(workspace.evidence(platform))
-    record.composed = digest_of(compose_inputs(workspace, platform, lock, graph, results))
+    # Files as they were before composing: one that was saved meanwhile must show as a change next time.
+    record.composed = digest_of({**inputs, "versions": numbers(lock, platform)})
     record.release = published.release.digest
     _keep_record(record_file, record, changed=True)
     folder.prune(workspace.loaded.spec.retention.releases)
@@ -230,6 +232,7 @@ def _run(
         logs=logs,
         before=record.material(),
         force=frozenset(node.id for node in graph.nodes.values() if everything or node.model in options.force),
+        timeouts={name: model.timeout_s for name, model in models.items()},
         memory={name: model.memory_mb << 20 for name, model in models.items() if model.memory_mb is not None},
         started=observer.started,
         finished=observer.finished,

@@ -127,8 +127,8 @@ class Damage:
 def verify_cache(store: LocalStore, *, dry_run: bool = False) -> list[Damage]:
     """Read every byte of the store; damaged files are removed, so that the next build makes them anew.
 
-    A release shares its bytes with the store: one that links a damaged file must be published again
-    (``build --force``).
+    A release shares its bytes with the store; ``build --force`` reads the current release too, and replaces it where
+    it is damaged.
     """
     found = []
     for path in sorted((store.root / "artifacts").glob("*/*.json")):
@@ -158,6 +158,9 @@ def _needed(store: LocalStore) -> tuple[set[str], set[str]]:
         for folder in (path for path in build_root.iterdir() if path.is_dir()):
             keys.update(read_record(folder / "last-build.json").keys())
             platform = PlatformFolder(folder)
+            current = platform.current()
+            if current is not None:
+                artifacts.update(item["artifact"] for item in current.models())
             for entry in platform.history():
                 with contextlib.suppress(Exception):
                     artifacts.update(item["artifact"] for item in platform.find(entry["release"]).models())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,34 +57,36 @@ def compose_inputs(
         "tritonforge": __version__,
         "spec": spec.model_dump(mode="json"),
         "platform": platform.to_json(),
-        "versions": {
-            folder: {str(number): digest for number, digest in numbers.items()}
-            for folder, numbers in lock.versions.get(platform.name, {}).items()
-        },
+        "versions": numbers(lock, platform),
         "artifacts": {node_id: result.artifact for node_id, result in results.items()},
-        "templates": _tree_digests(
-            [*_template_roots(workspace), *(house_templates() / kind for kind in ("config", "routers"))]
-        ),
+        "templates": _template_digests(workspace),
         "cases": case_digests,
         "models": {name: [nodes.artifact, nodes.backend] for name, nodes in graph.models.items()},
     }
 
 
-def _template_roots(workspace: Workspace) -> list[Path]:
-    """The folders that hold the user's templates: the declared ones, and those of templates named by their path."""
-    folder = workspace.loaded.folder
-    named: set[str] = set()
-    for member in workspace.loaded.spec.servables().values():
-        router = member.router.template if isinstance(member.router, RouterSpec) else None
-        stated = [member.template, router, *(override.template for override in member.platforms.values())]
-        named.update(name for name in stated if name is not None and name.endswith(".j2"))
-    own = {(folder / name).parent for name in named if (folder / name).is_file()}
-    return [*((folder / path).resolve() for path in workspace.loaded.spec.templates), *sorted(own)]
+def numbers(lock: Lock, platform: Platform) -> dict[str, dict[str, str]]:
+    """The version numbers of a platform, as data."""
+    return {
+        folder: {str(number): digest for number, digest in known.items()}
+        for folder, known in lock.versions.get(platform.name, {}).items()
+    }
 
 
-def _tree_digests(folders: list[Path]) -> dict[str, str]:
-    files = (file for folder in folders for file in sorted(folder.rglob("*.j2")) if file.is_file())
-    return {str(file): digest_bytes(file.read_bytes()) for file in files}
+def _template_digests(workspace: Workspace) -> dict[str, str]:
+    """All templates that a config or a router may be made from: the house's, the declared folders', the spec's own."""
+    folder = workspace.loaded.folder.resolve()
+    roots = [house_templates() / kind for kind in ("config", "routers")]
+    roots += [(folder / path).resolve() for path in workspace.loaded.spec.templates]
+    digests: dict[str, str] = {}
+    for root in [*roots, folder]:
+        for base, folders, names in os.walk(root):
+            folders[:] = [name for name in folders if not name.startswith((".", "build", "__pycache__"))]
+            for name in names:
+                if name.endswith(".j2"):
+                    file = Path(base) / name
+                    digests[str(file)] = digest_bytes(file.read_bytes())
+    return digests
 
 
 def _case_paths(workspace: Workspace, name: str, golden: GoldenSpec) -> list[Path]:
@@ -333,7 +336,7 @@ class Composer:
             self.files[f"golden/{name}/inputs/{path}"] = data
 
     def keep_parity(self, evidence: EvidenceFolder) -> None:
-        """Append the comparison of each converted model to the evidence, unless it stands there already."""
+        """Append the comparison of each converted model to the evidence, unless the latest one is the same."""
         import json
 
         for name, nodes in self.graph.models.items():
@@ -342,9 +345,10 @@ class Composer:
             part = self.parts[folder_name(name, self.spec.models[name])]
             artifact = self._artifact(nodes.parity)
             key = evidence_key(part.artifact, None, self.platform.name)
-            if evidence.latest("parity", name, key) is None:
-                entry = artifact.files["parity.json"]
-                report = json.loads(self.workspace.store.blob(entry.sha256).read_text(encoding="utf-8"))
+            entry = artifact.files["parity.json"]
+            report = json.loads(self.workspace.store.blob(entry.sha256).read_text(encoding="utf-8"))
+            known = evidence.latest("parity", name, key)
+            if known is None or known["report"] != report:
                 evidence.append("parity", name, key, True, {"report": report})
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tritonforge.actions.build import interruptible
-from tritonforge.actions.live import LiveServer, ServerChoice, embedded_runtime, open_server
+from tritonforge.actions.live import LiveServer, ServerChoice, embedded_runtime, open_server, same_server
 from tritonforge.actions.loading import load_or_fail
+from tritonforge.actions.served import served_differently
 from tritonforge.actions.show import gate_key
 from tritonforge.actions.workspace import Workspace
 from tritonforge.artifact.digest import digest_of
@@ -105,11 +106,34 @@ def run_gates(
             ):
                 if server.running is not None:
                     load_or_fail(release, server, progress)
+                else:
+                    _check_served(release, server)
                 for name, gate in left.items():
                     outcomes[name] = _one(workspace, platform, release, name, gate, server, runtime, progress)
         except KeyboardInterrupt:
             raise Interrupted("the gate was interrupted", hint="run it again: nothing half-measured is kept") from None
     return [outcomes[name] for name in gates]
+
+
+def _check_served(release: Release, server: LiveServer) -> None:
+    """What is measured must be this release: somebody else's server may serve another one under the same names.
+
+    Raises:
+        CheckFailed: it does.
+    """
+    problems = []
+    for entry in release.models():
+        folder, version = str(entry["folder"]), int(entry["version"])
+        server.load(folder, None)
+        published = release.config(folder)
+        found = served_differently(server.client, folder, version, published, overridden=False)
+        problems += [f"{folder}: {problem}" for problem in found]
+    if problems:
+        raise CheckFailed(
+            f"{server.connection.url} does not serve the release {release.digest[:12]}",
+            details=problems[:8],
+            hint="deploy the release there first, or gate the one that is there with --release",
+        )
 
 
 def overall(outcomes: Sequence[GateOutcome]) -> Verdict:
@@ -142,7 +166,7 @@ def _known(
         found is None
         or not found["ok"]
         or found["gate"] != _settings_digest(gate)
-        or found["server"]["kind"] != choice.kind
+        or not same_server(found["server"], choice)
     ):
         return None
     evidence = GateEvidence.from_json(found["evidence"])

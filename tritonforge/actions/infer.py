@@ -14,7 +14,7 @@ from tritonforge.actions.live import ServerChoice, open_server
 from tritonforge.actions.loading import load_or_fail
 from tritonforge.actions.serve import serving
 from tritonforge.actions.workspace import open_workspace
-from tritonforge.artifact.datatypes import BY_NAME
+from tritonforge.artifact.datatypes import exact_array
 from tritonforge.errors import ForgeError, SpecError, UsageError, did_you_mean
 from tritonforge.triton.client import Client
 from tritonforge.triton.connection import Connection
@@ -176,14 +176,25 @@ class _Values:
 
 
 def _json(text: str) -> Any:
-    if text.endswith(".json") and Path(text).is_file():
-        text = Path(text).read_text(encoding="utf-8")
+    if text.endswith(".json") and _is_file(text):
+        try:
+            text = Path(text).read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            return None  # not text: it may still be a file for a BYTES input
     if text.lstrip()[:1] in ("{",):
         try:
             return json.loads(text)
         except ValueError as error:
             raise UsageError("that is no JSON", found=str(error)) from None
     return None
+
+
+def _is_file(text: str) -> bool:
+    """Whether ``text`` names a file; any text may be asked, also one that can be no path."""
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _array(text: Any, name: str, tensor: Mapping[str, Any], batched: bool) -> np.ndarray[Any, Any]:
@@ -197,18 +208,24 @@ def _array(text: Any, name: str, tensor: Mapping[str, Any], batched: bool) -> np
         values = text.value
     elif text == "-":
         values = sys.stdin.buffer.read()
-    elif text.endswith(".npy") and Path(text).is_file():
-        values = np.load(text, allow_pickle=False)
-    elif datatype == "BYTES" and Path(text).is_file():
+    elif text.endswith(".npy") and _is_file(text):
+        try:
+            values = np.load(text, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise UsageError(f"{text} is no .npy file", found=str(error)) from None
+    elif datatype == "BYTES" and _is_file(text):
         values = Path(text).read_bytes()
     elif datatype == "BYTES" and not text.startswith("["):
         values = text.encode()
     else:
         try:
-            values = json.loads(text)
-        except ValueError:
+            read = Path(text).read_text(encoding="utf-8") if text.endswith(".json") and _is_file(text) else text
+            values = json.loads(read)
+        except (OSError, ValueError, RecursionError):
             raise UsageError(
-                f"'{name}' is {datatype}{shape}", expected="numbers as JSON, or an .npy file", found=repr(text[:80])
+                f"'{name}' is {datatype}{shape}",
+                expected="numbers as JSON, or a .json or .npy file",
+                found=repr(text[:80]),
             ) from None
     try:
         array = _as_array(values, datatype)
@@ -226,7 +243,7 @@ def _as_array(values: Any, datatype: str) -> np.ndarray[Any, Any]:
         flat = [item if isinstance(item, bytes) else str(item).encode() for item in items.reshape(-1).tolist()]
         made.reshape(-1)[:] = flat
         return made
-    return np.array(values, dtype=np.dtype(BY_NAME[datatype].numpy or "float32"))
+    return exact_array(values, datatype)
 
 
 def _fit(

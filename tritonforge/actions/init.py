@@ -73,11 +73,31 @@ def init(folder: Path, *, source: str | None, name: str | None, force: bool, dry
         raise UsageError(f"{target} exists already", hint="--force replaces it")
     found = sorted(path.name for path in folder.glob("*.onnx")) if folder.is_dir() else []
     source = source or (found[0] if found else "model.onnx")
-    text = EXAMPLE.format(name=_name(name or folder.resolve().name), model=_name(Path(source).stem), source=source)
+    text = EXAMPLE.format(
+        name=_yaml(_name(name or folder.resolve().name)),
+        model=_yaml(_name(Path(source).stem)),
+        source=_yaml(source),
+    )
     if not dry_run:
         with disk_errors("cannot write the spec", target):
             write_atomic(target, text.encode())
     return target, text
+
+
+def _yaml(text: str) -> str:
+    """The text as YAML reads it back; in quotes only where it would read something else."""
+    import yaml
+
+    try:
+        if yaml.safe_load(f"- {{{text}: 1, source: {text}}}\n- {text}: {text}") == [
+            {text: 1, "source": text},
+            {text: text},
+        ]:
+            return text
+    except (yaml.YAMLError, ValueError, TypeError):
+        pass
+    quoted: str = yaml.safe_dump(text, default_style='"', allow_unicode=True, width=1 << 30)
+    return quoted.rstrip("\n")
 
 
 def _name(text: str) -> str:

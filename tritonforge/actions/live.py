@@ -49,6 +49,13 @@ class ServerChoice:
             return "installed"
         return "container" if self.container is not None else "embedded"
 
+    @property
+    def identity(self) -> str | None:
+        """What evidence of this very server says; None for somebody else's, which may change at any time."""
+        if self.kind == "connection":
+            return None
+        return str(self.tritonserver or self.container or "embedded")
+
 
 class LiveServer:
     """A server that answers. ``running`` is None for one that somebody else runs."""
@@ -96,7 +103,12 @@ class LiveServer:
             "container": f"Triton {version} in {self.choice.container}",
             "connection": f"Triton {version} at {self.connection.url}",
         }[kind]
-        return {"kind": kind, "version": version, "title": title}
+        return {"kind": kind, "version": version, "title": title, "identity": self.choice.identity}
+
+
+def same_server(described: Mapping[str, Any], choice: ServerChoice) -> bool:
+    """Whether evidence was made on the server that is asked for now; never for one that somebody else runs."""
+    return choice.identity is not None and described.get("identity") == choice.identity
 
 
 def has_gpu() -> bool:
@@ -255,21 +267,22 @@ def connection_for(workspace: Workspace | None, name: str) -> Connection:
 
 def _connection(workspace: Workspace, name: str, profile: ConnectionSpec) -> Connection:
     place = workspace.loaded.place("connections", name)
+    folder = workspace.loaded.folder
     headers = {
-        key: _secret(value, place) if isinstance(value, SecretRef) else value for key, value in profile.headers.items()
+        key: _secret(value, place, folder) if isinstance(value, SecretRef) else value
+        for key, value in profile.headers.items()
     }
     if profile.token is not None:
-        headers["authorization"] = f"Bearer {_secret(profile.token, place)}"
+        headers["authorization"] = f"Bearer {_secret(profile.token, place, folder)}"
     tls = None
     if profile.tls:
-        folder = workspace.loaded.folder
         files = profile.tls if isinstance(profile.tls, TlsSettings) else TlsSettings()
         tls = Tls(*(None if path is None else folder / path for path in (files.ca, files.cert, files.key)))
     return Connection(http=profile.http, grpc=profile.grpc, metrics=profile.metrics, headers=headers, tls=tls)
 
 
-def _secret(reference: SecretRef, place: Place) -> str:
-    """The value behind a reference; no message ever shows it."""
+def _secret(reference: SecretRef, place: Place, folder: Path) -> str:
+    """The value behind a reference, its file relative to the spec's ``folder``; no message ever shows it."""
     if reference.env is not None:
         value = os.environ.get(reference.env)
         if value is None:
@@ -277,11 +290,13 @@ def _secret(reference: SecretRef, place: Place) -> str:
         return value
     if reference.file is not None:
         try:
-            return Path(reference.file).expanduser().read_text(encoding="utf-8").strip()
+            return (folder / Path(reference.file).expanduser()).read_text(encoding="utf-8").strip()
         except OSError as error:
             raise EnvironmentLacks(
                 f"cannot read a secret: {error.strerror}", place=place, found=reference.file
             ) from None
+        except UnicodeDecodeError:
+            raise EnvironmentLacks("a secret is not UTF-8 text", place=place, found=reference.file) from None
     assert reference.command is not None
     try:
         ran = subprocess.run(reference.command, capture_output=True, text=True, check=True, timeout=60)

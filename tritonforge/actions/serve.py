@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tritonforge.actions.build import interruptible
 from tritonforge.actions.live import ServerChoice, has_gpu, open_server
@@ -19,6 +20,8 @@ from tritonforge.errors import CheckFailed
 from tritonforge.repository.release import PlatformFolder, Release
 from tritonforge.triton.connection import Connection
 from tritonforge.triton.gpu import cpu_override
+
+_LOCK: Final = "serving.lock"
 
 
 def serve(
@@ -47,7 +50,6 @@ def serve(
     log = log or folder.root / "logs" / "serve.log"
     with (
         interruptible(),
-        suppress(KeyboardInterrupt),
         folder.hold(release),
         open_server(
             workspace, release, choice, explicit=bool(moved), progress=say, ports=ports, host=host, log=log
@@ -55,34 +57,81 @@ def serve(
     ):
         if moved:
             load_or_fail(release, server, say)
-        connection = server.connection
-        say(f"serving {workspace.loaded.spec.name} {release.digest[:12]} on {server.describe()['title']}")
-        say(f"  HTTP {connection.http}  gRPC {connection.grpc}  metrics {connection.metrics}  log {log}")
-        say("  Ctrl-C ends it")
-        state = folder.root / "serving.json"
-        with suppress(OSError):  # a read-only folder is served all the same; only `infer` has to be told where
-            write_json(
-                state, {"pid": os.getpid(), "http": connection.http, "grpc": connection.grpc, "release": release.digest}
-            )
-        try:
-            while server.running is None or server.running.running:
-                time.sleep(0.2)
-        finally:
-            with suppress(OSError, ValueError, KeyError):  # another `serve` of this platform may have put its own there
-                if json.loads(state.read_text(encoding="utf-8"))["pid"] == os.getpid():
-                    state.unlink()
-        raise CheckFailed("the server ended by itself", found=f"its log is {log}")
+        with suppress(KeyboardInterrupt):  # from here on an interruption is how serving ends
+            connection = server.connection
+            say(f"serving {workspace.loaded.spec.name} {release.digest[:12]} on {server.describe()['title']}")
+            say(f"  HTTP {connection.http}  gRPC {connection.grpc}  metrics {connection.metrics}  log {log}")
+            say("  Ctrl-C ends it")
+            with _announced(folder, connection, release) as announce:
+                while server.running is None or server.running.running:
+                    announce()
+                    time.sleep(0.2)
+            raise CheckFailed("the server ended by itself", found=f"its log is {log}")
     say("stopped")
 
 
+@contextmanager
+def _announced(folder: PlatformFolder, connection: Connection, release: Release) -> Iterator[Callable[[], None]]:
+    """Tell ``infer`` where this process serves, for as long as it holds ``serving.lock``.
+
+    The lock may be held by another `serve` of this platform, or for a moment by an ``infer`` that asks: what is
+    yielded tries again.
+    """
+    state = folder.root / "serving.json"
+    lock: int | None = None
+    held = False
+    with suppress(OSError):  # a read-only folder is served all the same; only `infer` has to be told where
+        lock = os.open(folder.root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+    def announce() -> None:
+        nonlocal held
+        if lock is None or held:
+            return
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = True
+
+    try:
+        announce()
+        with suppress(OSError):
+            write_json(
+                state, {"pid": os.getpid(), "http": connection.http, "grpc": connection.grpc, "release": release.digest}
+            )
+        yield announce
+    finally:
+        with suppress(OSError, ValueError, KeyError):  # another `serve` of this platform may have put its own there
+            if json.loads(state.read_text(encoding="utf-8"))["pid"] == os.getpid():
+                state.unlink()
+        if lock is not None:
+            os.close(lock)
+
+
 def serving(folder: PlatformFolder) -> Connection | None:
-    """Where a `serve` of this platform answers now, if one runs."""
+    """Where a `serve` of this platform answers now, if one runs.
+
+    A process id alone says little: it may be another's by now, so the lock has to be held too.
+    """
     try:
         state: dict[str, Any] = json.loads((folder.root / "serving.json").read_text(encoding="utf-8"))
-        os.kill(int(state["pid"]), 0)
-    except (OSError, ValueError, KeyError):
+        if not _held(folder.root / _LOCK):
+            return None
+        with suppress(PermissionError):  # another user's process
+            os.kill(int(state["pid"]), 0)
+        return Connection(http=state["http"], grpc=state["grpc"])
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
-    return Connection(http=state["http"], grpc=state["grpc"])
+
+
+def _held(path: Path) -> bool:
+    """Whether a process holds the lock."""
+    lock = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
 
 
 def _needs_cpu(release: Release, choice: ServerChoice) -> list[str]:

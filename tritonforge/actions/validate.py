@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tritonforge.actions.chain import chained_cases, ensemble_folder
 from tritonforge.actions.compose import evidence_key
 from tritonforge.actions.expand import expand
-from tritonforge.actions.live import LiveServer, ServerChoice, open_server
+from tritonforge.actions.live import LiveServer, ServerChoice, open_server, same_server
 from tritonforge.actions.loading import Loaded, load_all, load_order
 from tritonforge.actions.served import served_differently
 from tritonforge.actions.workspace import Workspace
@@ -157,7 +157,7 @@ def _known(workspace: Workspace, release: Release, platform: str, choice: Server
     for entry in release.models():
         key = evidence_key(entry["artifact"], entry["config"], platform)
         found = evidence.latest("validation", entry["folder"], key)
-        if found is None or not found["ok"] or found["server"].get("kind") != choice.kind:
+        if found is None or not found["ok"] or not same_server(found["server"], choice):
             return None
         if found["release"] != release.digest:
             # Members, golden cases or server settings may differ: only the very release counts as proven.

@@ -6,9 +6,12 @@ Source: Triton ``docs/user_guide/model_configuration.md`` (Datatypes) and ``onnx
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tritonforge.errors import SpecError, did_you_mean
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +60,23 @@ def data_type(name: str) -> DataType:
     if found is None:
         raise SpecError(f"unknown data type '{name}'", hint=did_you_mean(name.upper(), BY_NAME))
     return found
+
+
+def exact_array(values: Any, name: str) -> np.ndarray[Any, Any]:
+    """Written values as an array of the type ``name``; floats are rounded to it, everything else stays what it was.
+
+    Raises:
+        ValueError, TypeError, OverflowError: the type cannot hold the values.
+    """
+    import numpy as np
+
+    with np.errstate(invalid="ignore", over="ignore"):
+        array = np.array(values, dtype=np.dtype(BY_NAME[name].numpy or "float32"))
+    if array.dtype.kind not in "iub" or array.size == 0:
+        return array
+    written = np.array(values)
+    if array.dtype.kind == "b" and written.dtype.kind != "b":
+        raise ValueError(f"true and false are wanted, not {written.reshape(-1)[0]}")
+    if written.dtype.kind in "iuf" and not np.array_equal(array, written):
+        raise ValueError(f"{written[array != written].reshape(-1)[0]} is no value of {name}")
+    return array

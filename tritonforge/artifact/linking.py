@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -30,6 +31,17 @@ def place_file(source: Path, target: Path) -> None:
         copy_file(source, target)
         target.chmod(0o444)
         fsync_file(target)
+
+
+def copy_hashed(source: Path, target: Path) -> str:
+    """Copy a file and give the sha256 (hex) of exactly the bytes that were copied."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    with source.open("rb") as reader, target.open("xb") as writer:
+        while piece := reader.read(1 << 20):
+            digest.update(piece)
+            writer.write(piece)
+    return digest.hexdigest()
 
 
 def copy_file(source: Path, target: Path) -> None:

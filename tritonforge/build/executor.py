@@ -27,11 +27,12 @@ class Task:
     step: str
     config: Mapping[str, Any]
     inputs: Mapping[str, str]
-    sources: Mapping[str, str]
+    sources: Mapping[str, Mapping[str, str]]
     key: str
     store: str
     log: str
     cores: int = 1
+    timeout_s: int = 3600
     tools: Mapping[str, str] = field(default_factory=dict)
     facets: Mapping[str, str] = field(default_factory=dict)
 
@@ -124,12 +125,31 @@ class LocalExecutor:
     def _run(self, task: Task) -> str:
         worker = self._worker()
         assert worker.stdin is not None and worker.stdout is not None
+        late = threading.Event()
+
+        def give_up() -> None:
+            late.set()
+            with suppress(OSError):
+                os.killpg(worker.pid, signal.SIGKILL)
+
+        limit = threading.Timer(task.timeout_s, give_up)
+        limit.daemon = True
+        limit.start()
         try:
             worker.stdin.write(json.dumps(task.to_json()) + "\n")
             worker.stdin.flush()
             line = worker.stdout.readline()
         except (OSError, ValueError):
             line = ""
+        finally:
+            limit.cancel()
+        if late.is_set():
+            worker.wait()
+            raise CheckFailed(
+                f"{task.node} took longer than {task.timeout_s} s and was ended",
+                details=[*_tail(Path(task.log)), f"log: {task.log}"],
+                hint="give this model more time with `timeout_s:`, where it really needs it",
+            )
         if not line:
             raise self._death(worker, task)
         self._idle.put(worker)

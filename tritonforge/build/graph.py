@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from tritonforge.artifact.artifact import is_inside
@@ -144,11 +144,19 @@ def _extra(
         place = loaded.place(*path, target)
         if not is_inside(target):
             raise SpecError("a path leaves the model's folder", place=place, found=target)
+        at = PurePosixPath(target).as_posix()
         tree = resolver.tree(source, place)
-        if resolver.is_folder(source):
-            files.update({f"{target.rstrip('/')}/{name}": file for name, file in tree.items()})
-        else:
-            files[target] = next(iter(tree.values()))
+        added = (
+            {f"{at}/{name}": file for name, file in tree.items()}
+            if resolver.is_folder(source)
+            else {at: next(iter(tree.values()))}
+        )
+        folders = {above.as_posix() for name in files for above in PurePosixPath(name).parents}
+        for name in sorted(added):
+            above = {path.as_posix() for path in PurePosixPath(name).parents}
+            if name in files or name in folders or above & files.keys():
+                raise SpecError("two files want one place", place=place, found=name)
+        files.update(added)
     return files
 
 
@@ -276,6 +284,10 @@ def _external(main: SourceFile, resolver: Resolver) -> dict[str, SourceFile]:
     for name in names:
         path = main.path.parent / name
         if path.is_file():
+            # Links are followed as far as the model's own folder: a hub's cache links both model and data to one.
+            homes = (main.path.parent.resolve(), main.path.resolve().parent)
+            if not any(path.resolve().is_relative_to(home) for home in homes):
+                raise SpecError("external data is a link that leads out of the model's folder", found=str(path))
             sha256, size = resolver.digests.digest(path)
             found[name] = SourceFile(path, sha256, size)
     return found

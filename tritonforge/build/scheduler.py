@@ -61,6 +61,7 @@ class Schedule:
     before: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     force: frozenset[str] = frozenset()
     memory: Mapping[str, int] = field(default_factory=dict)
+    timeouts: Mapping[str, int] = field(default_factory=dict)
     started: Callable[[Node], None] = lambda node: None
     finished: Callable[[NodeResult], None] = lambda result: None
 
@@ -181,11 +182,12 @@ def _task(item: _Running, results: Mapping[str, NodeResult], schedule: Schedule)
         step=item.node.step,
         config=item.node.config,
         inputs=_inputs(item.node, results),
-        sources={path: str(file.path) for path, file in item.node.sources.items()},
+        sources={path: {"path": str(file.path), "sha256": file.sha256} for path, file in item.node.sources.items()},
         key=item.keyed.key,
         store=str(schedule.store.root),
         log=str(item.log),
         cores=_cores(item, schedule),
+        timeout_s=schedule.timeouts.get(item.node.model, 3600),
         tools=item.keyed.material["tools"],
         facets=item.keyed.material["facets"],
     )

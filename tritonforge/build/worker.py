@@ -18,10 +18,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from tritonforge.artifact.linking import place_file
+from tritonforge.artifact.linking import copy_hashed, place_file
 from tritonforge.artifact.store import LocalStore
 from tritonforge.durable import describe_os_error
-from tritonforge.errors import CheckFailed, ForgeError
+from tritonforge.errors import CheckFailed, ForgeError, Place
 from tritonforge.steps.registry import step
 from tritonforge.steps.step import Input, Job
 
@@ -93,8 +93,13 @@ def _run(task: dict[str, Any]) -> str:
             inputs[role] = Input(artifact, folder)
         out = staging / "out"
         out.mkdir()
-        sources = {path: Path(file) for path, file in task["sources"].items()}
-        draft = made.run(Job(task["config"], inputs, sources, out))
+        sources, real = _private_sources(task, staging)
+        try:
+            draft = made.run(Job(task["config"], inputs, sources, out))
+        except ForgeError as error:
+            if error.place is not None and error.place.file in real:
+                error.place = Place(real[error.place.file], error.place.line, error.place.field)
+            raise
         provenance = {
             "step": task["step"],
             "step_version": made.version,
@@ -105,6 +110,25 @@ def _run(task: dict[str, Any]) -> str:
             "seconds": round(time.monotonic() - clock, 3),
         }
         return store.commit(task["key"], out, draft, facets=task["facets"], provenance=provenance).digest
+
+
+def _private_sources(task: dict[str, Any], staging: Path) -> tuple[dict[str, Path], dict[Path | None, Path]]:
+    """Copies of the sources that are just what the key was made of, and where each came from.
+
+    Raises:
+        CheckFailed: a source was changed after the key was made.
+    """
+    sources: dict[str, Path] = {}
+    real: dict[Path | None, Path] = {}
+    for index, (path, source) in enumerate(task["sources"].items()):
+        original = Path(source["path"])
+        private = staging / "sources" / str(index) / original.name
+        if copy_hashed(original, private) != source["sha256"]:
+            raise CheckFailed(
+                "a source was changed while it was built", place=Place(original), hint="run the build again"
+            )
+        sources[path], real[private] = private, original
+    return sources, real
 
 
 if __name__ == "__main__":

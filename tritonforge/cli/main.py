@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -75,12 +76,34 @@ def cli(debug: bool) -> None:
 
 def main() -> None:
     """Run the program; leaves with the exit code of what happened."""
+    _outlive_reader()
     try:
         run(sys.argv[1:])
     finally:
         # What happened is decided: a signal while Python shuts down would only replace the exit code.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
+
+
+class _Output(io.FileIO):
+    """A pipe whose reader may leave: what is written then goes nowhere, and the exit code stays the result's."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
+            return len(memoryview(data).cast("B"))
+
+
+def _outlive_reader() -> None:
+    if sys.stdout is None or sys.stdout.isatty():
+        return
+    before = sys.stdout
+    raw = _Output(before.fileno(), "wb", closefd=False)
+    sys.stdout = io.TextIOWrapper(io.BufferedWriter(raw), encoding=before.encoding, errors=before.errors)
 
 
 def run(argv: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,18 @@ if TYPE_CHECKING:
 
 def emit_json(value: object) -> None:
     """The one object of ``--json``."""
-    click.echo(json.dumps(value, ensure_ascii=False, sort_keys=True))
+    click.echo(json.dumps(_finite(value), ensure_ascii=False, sort_keys=True, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    """The value with null for what JSON has no number for."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
 
 
 def say(text: str) -> None:

@@ -7,6 +7,7 @@ it) and ``release.json``, whose sha256 is the digest. Nothing in it depends on w
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -22,7 +23,15 @@ from tritonforge.artifact.artifact import Artifact, inside
 from tritonforge.artifact.digest import digest_bytes, digest_file
 from tritonforge.artifact.signature import Signature
 from tritonforge.artifact.store import ArtifactStore
-from tritonforge.durable import disk_errors, exchange, fault_point, fsync_folder, point_link, write_json
+from tritonforge.durable import (
+    describe_os_error,
+    disk_errors,
+    exchange,
+    fault_point,
+    fsync_folder,
+    point_link,
+    write_json,
+)
 from tritonforge.errors import SpecError, UsageError, did_you_mean
 
 SCHEMA: Final = 1
@@ -185,12 +194,26 @@ class PlatformFolder:
     def history(self) -> list[Mapping[str, str]]:
         """When which release became current, oldest first."""
         try:
-            return list(json.loads((self.root / "history.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError):
+            entries = json.loads((self.root / "history.json").read_text(encoding="utf-8"))
+            return [{"release": str(entry["release"]), "at": str(entry["at"])} for entry in entries]
+        except FileNotFoundError:
             return []
+        except (OSError, ValueError, KeyError, TypeError):
+            # A damaged history must not make older releases look like nobody's: their folders tell their age.
+            found = sorted(self._all(), key=lambda path: path.stat().st_mtime)
+            return [{"release": path.name, "at": _utc(path.stat().st_mtime)} for path in found]
 
-    def publish(self, draft: ReleaseDraft, store: ArtifactStore) -> Published:
+    def _note_current(self) -> None:
+        """Add what ``current`` names to the history, where a killed build could not."""
+        current = self.current()
+        entries = self.history()
+        if current is not None and (not entries or entries[-1]["release"] != current.digest):
+            write_json(self.root / "history.json", [*entries, {"release": current.digest, "at": _utc(time.time())}])
+
+    def publish(self, draft: ReleaseDraft, store: ArtifactStore, *, verify: bool = False) -> Published:
         """Make the release durable, then current; what was current stays whole at every instant.
+
+        With ``verify`` a release that is there already is read and compared with its digests first.
 
         Raises:
             EnvironmentLacks: the folder cannot be written, or the disk is full; nothing changed then.
@@ -199,17 +222,16 @@ class PlatformFolder:
         with disk_errors("cannot publish the release", target):
             self.releases.mkdir(parents=True, exist_ok=True)
             self._sweep()
-            new = not _is_whole(target, draft)
+            self._note_current()
+            new = not _is_whole(target, draft) or (verify and _is_damaged(target, draft))
             if new:
                 self._stage(draft, store, target)
             link = self.current_link
             flipped = not (link.is_symlink() and link.readlink() == Path("releases") / draft.digest)
             if flipped:
                 point_link(link, f"releases/{draft.digest}")
-            entries = self.history()
-            if not entries or entries[-1]["release"] != draft.digest:
-                at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-                write_json(self.root / "history.json", [*entries, {"release": draft.digest, "at": at}])
+            self._note_current()
+            self._in_use_file(draft.digest)
         return Published(read_release(target), new, flipped)
 
     def _stage(self, draft: ReleaseDraft, store: ArtifactStore, target: Path) -> None:
@@ -255,12 +277,13 @@ class PlatformFolder:
         Raises:
             UsageError: it was pruned in the meantime.
         """
-        folder = self.root / "in-use"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(folder / release.digest, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError:  # a read-only folder cannot be pruned either
-            yield
+            file = self._in_use_file(release.digest)
+            descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)  # a lock needs no right to write
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise describe_os_error(error, "cannot hold the release", self.root) from None
+            yield  # what is on a read-only file system is not pruned
             return
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH)
@@ -269,6 +292,14 @@ class PlatformFolder:
             yield
         finally:
             os.close(descriptor)
+
+    def _in_use_file(self, digest: str) -> Path:
+        """The file whose lock says that a release is in use; made when it is published."""
+        file = self.root / "in-use" / digest
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644))
+        return file
 
     def prune(self, keep: int) -> list[str]:
         """Delete all but the newest ``keep`` releases, the current one and those in use; their digests.
@@ -318,6 +349,19 @@ def read_release(folder: Path) -> Release:
     if document.get("schema") != SCHEMA:
         raise SpecError(f"{folder} has another format", expected=f"schema {SCHEMA}", found=str(document.get("schema")))
     return Release(folder, document)
+
+
+def _utc(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def _is_damaged(target: Path, draft: ReleaseDraft) -> bool:
+    """Whether any file is not what its digest says; reads all of them."""
+    for path, content in draft.files.items():
+        wanted = content.artifact.files[content.path].sha256 if isinstance(content, Stored) else digest_bytes(content)
+        if digest_file(target / path) != wanted:
+            return True
+    return False
 
 
 def _is_whole(target: Path, draft: ReleaseDraft) -> bool:

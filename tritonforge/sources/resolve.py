@@ -147,6 +147,16 @@ def _walk(folder: Path, place: Place) -> Iterator[Path]:
         files = sorted(name for name in names if name not in _SKIPPED and not name.endswith(".pyc"))
         for name in (*folders, *files):
             path = Path(base) / name
+            if not name.isascii():
+                try:
+                    name.encode()
+                except UnicodeEncodeError:
+                    raise SpecError(
+                        "a file name in a source folder is not UTF-8",
+                        place=place,
+                        found=repr(str(path)),
+                        hint="rename it, or move it out of the folder",
+                    ) from None
             if path.is_symlink():
                 _check_link(path, root, place)
             if name in files and path.is_file():

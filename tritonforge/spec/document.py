@@ -138,7 +138,7 @@ def _value(node: yaml.Node, path: Path_, document: Document, file: Path, loader:
             place = Place(file, key_node.start_mark.line + 1, dotted(path) or None)
             if key_node.tag == "tag:yaml.org,2002:merge":
                 raise SpecError("YAML merge keys are not taken", place=place, hint="use `defaults:` or `include:`")
-            key = loader.construct_object(key_node, deep=True)
+            key = _constructed(key_node, place, loader)
             if isinstance(key, bool) or not isinstance(key, str | int):
                 raise SpecError("a key must be text", place=place, found=f"{key!r}", hint="put the key in quotes")
             name = str(key)
@@ -149,7 +149,7 @@ def _value(node: yaml.Node, path: Path_, document: Document, file: Path, loader:
         return mapping
     if isinstance(node, yaml.SequenceNode):
         return [_value(item, (*path, index), document, file, loader) for index, item in enumerate(node.value)]
-    value = loader.construct_object(node, deep=True)
+    value = _constructed(node, Place(file, node.start_mark.line + 1, dotted(path) or None), loader)
     if isinstance(value, float) and not math.isfinite(value):
         raise SpecError(
             "a number must be finite",
@@ -161,6 +161,21 @@ def _value(node: yaml.Node, path: Path_, document: Document, file: Path, loader:
         # A date or a binary: YAML guesses; a spec means the text.
         return node.value
     return value
+
+
+def _constructed(node: yaml.Node, place: Place, loader: Any) -> Any:
+    """What YAML makes of a value; a date that is none is the text."""
+    try:
+        return loader.construct_object(node, deep=True)
+    except ValueError:
+        if node.tag == "tag:yaml.org,2002:timestamp":
+            return node.value
+        raise SpecError(
+            "YAML reads this as a number, and cannot",
+            place=place,
+            found=str(node.value)[:80],
+            hint="put it in quotes if the text is meant",
+        ) from None
 
 
 def merge(base: Document, over: Document) -> Document:

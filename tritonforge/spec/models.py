@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from tritonforge.artifact.signature import parse_type
 from tritonforge.errors import SpecError
+from tritonforge.spec.sizes import size_in_bytes
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=200)]
 """A name that is also a folder: letters, digits, `_`, `.`, `-`; it begins with a letter or a digit."""
@@ -204,6 +205,8 @@ class ModelSpec(Servable):
     """Simplify the ONNX graph (onnxslim) and compare the result with the source."""
     tolerance: Tolerance | None = None
     """How far a converted artefact may be from its source; by precision when absent."""
+    timeout_s: Annotated[int, Field(ge=1)] = 3600
+    """The longest that one step of building this model may take, in seconds; a step that hangs is ended then."""
     memory_mb: Annotated[int, Field(ge=1)] | None = None
     """Memory that building this model may need; estimated from its size when absent."""
 
@@ -252,12 +255,52 @@ class PlatformSpec(Strict):
     """`ModelConfig` fields of every model on this platform, under those of the models."""
 
 
+def _size(text: str) -> str:
+    try:
+        size_in_bytes(text)
+    except SpecError as error:
+        raise ValueError(f"{error.message}; expected {error.expected}") from None
+    return text
+
+
+Size = Annotated[str, AfterValidator(_size)]
+"""A number of bytes, such as `64MiB`."""
+
+_OWNED: Final = {
+    "model-repository": "tritonforge serves the release",
+    "model-control-mode": "tritonforge loads the release's models itself",
+    "load-model": "tritonforge loads the release's models itself",
+    "http-port": "say it with `tritonforge serve --http-port`",
+    "http-address": "say it with `tritonforge serve --host`",
+    "grpc-port": "say it with `tritonforge serve --grpc-port`",
+    "grpc-address": "say it with `tritonforge serve --host`",
+    "metrics-port": "say it with `tritonforge serve --metrics-port`",
+    "metrics-address": "say it with `tritonforge serve --host`",
+    "backend-directory": "the runtime has its backends where it needs them",
+    "strict-readiness": "say it with `server.readiness.strict`",
+    "exit-on-error": "say it with `server.readiness.exit_on_error`",
+    "exit-timeout-secs": "say it with `server.readiness.exit_timeout_s`",
+    "model-load-thread-count": "say it with `server.model_load_threads`",
+    "log-file": "say it with `tritonforge serve --log`",
+}
+"""Options that are set where the server is launched, or by a key of their own; and what to do instead."""
+
+
+def _option_name(name: str) -> str:
+    if name in _OWNED:
+        raise ValueError(f"the option '{name}' is not the spec's to set: {_OWNED[name]}")
+    return name
+
+
+OptionName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+$"), AfterValidator(_option_name)]
+
+
 class CacheSettings(Strict):
     """Triton's response cache."""
 
     kind: Literal["local", "redis"] = "local"
     """The cache implementation."""
-    size: str | None = None
+    size: Size | None = None
     """Size of the local cache, such as `64MiB`."""
     options: dict[str, str] = {}
     """Further `--cache-config` settings."""
@@ -275,13 +318,13 @@ class RateLimiterSettings(Strict):
 class MemorySettings(Strict):
     """Memory pools of the server."""
 
-    pinned_pool: str | None = None
+    pinned_pool: Size | None = None
     """`--pinned-memory-pool-byte-size`, such as `256MiB`."""
-    cuda_pool: dict[int, str] = {}
+    cuda_pool: dict[int, Size] = {}
     """`--cuda-memory-pool-byte-size` by GPU."""
-    python_shared: str | None = None
+    python_shared: Size | None = None
     """Shared memory of each Python model instance (`shm-default-byte-size`)."""
-    python_shared_growth: str | None = None
+    python_shared_growth: Size | None = None
     """Step by which it grows (`shm-growth-byte-size`)."""
 
 
@@ -328,7 +371,7 @@ class ServerSettings(Strict):
     """`--model-load-thread-count`."""
     metrics: bool = True
     """Serve Prometheus metrics."""
-    options: dict[Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+$")], str | int | float | bool] = {}
+    options: dict[OptionName, str | int | float | bool] = {}
     """Any other server option by its name without dashes in front, such as `log-verbose: 1`."""
 
 
@@ -338,8 +381,8 @@ class SecretRef(Strict):
     env: str | None = None
     """An environment variable."""
     file: str | None = None
-    """A file."""
-    command: list[str] | None = None
+    """A file, relative to the spec."""
+    command: Annotated[list[str], Field(min_length=1)] | None = None
     """A command whose output it is."""
 
     @model_validator(mode="after")

@@ -34,7 +34,10 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One run of a step: it reads ``inputs`` and ``sources`` and writes below ``out``. What it prints is its log."""
+    """One run of a step: it reads ``inputs`` and ``sources`` and writes below ``out``. What it prints is its log.
+
+    ``sources`` are private copies of just the content that the key was made of: a step may link them.
+    """
 
     config: Mapping[str, Any]
     inputs: Mapping[str, Input]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tritonforge.artifact.artifact import Draft, inside
-from tritonforge.artifact.linking import copy_file
+from tritonforge.artifact.linking import place_file
 from tritonforge.steps.step import Job, Needs
 
 
@@ -21,5 +21,5 @@ class Collect:
 
     def run(self, job: Job) -> Draft:
         for path, source in job.sources.items():
-            copy_file(source, inside(job.out, path))
+            place_file(source, inside(job.out, path))
         return Draft("files")

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from tritonforge.artifact.artifact import Draft, inside
 from tritonforge.artifact.generate import axis_sizes, make_inputs
-from tritonforge.artifact.linking import copy_file
+from tritonforge.artifact.linking import place_file
 from tritonforge.artifact.signature import Dim, Signature, Tensor, parse_type
 from tritonforge.errors import CheckFailed, ForgeError, Place, did_you_mean
 from tritonforge.sources.onnx_file import facts, parse
@@ -39,7 +39,7 @@ class ImportOnnx:
         place = Place(source)
         found = facts(parse(source), place)
         for path, file in job.sources.items():
-            copy_file(file, inside(job.out, path))
+            place_file(file, inside(job.out, path))
         missing = [name for name in found.external if name not in job.sources]
         if missing:
             raise CheckFailed(
