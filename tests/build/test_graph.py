@@ -139,6 +139,11 @@ BAD = {
         "two files want one place",
         "models.net.files.more.txt",
     ),
+    "a file below model.py": (
+        "{source: folder, outputs: {Y: 'FP32[1]'}, files: {model.py/x: labels.txt}}",
+        "two files want one place",
+        "models.net.files.model.py/x",
+    ),
     "a file that leaves": (
         "{source: net.onnx, files: {../x: labels.txt}}",
         "leaves the model's folder",

@@ -137,9 +137,14 @@ def _folder_files(graph: Graph, name: str, model: ModelSpec, loaded: LoadedSpec,
 
 
 def _extra(
-    stated: Mapping[str, SourceRef], path: tuple[str, ...], loaded: LoadedSpec, resolver: Resolver
+    stated: Mapping[str, SourceRef],
+    path: tuple[str, ...],
+    loaded: LoadedSpec,
+    resolver: Resolver,
+    taken: Mapping[str, SourceFile] | None = None,
 ) -> dict[str, SourceFile]:
-    files: dict[str, SourceFile] = {}
+    """The files that ``stated`` asks for, by the path they get; none may stand where one of ``taken`` stands."""
+    files: dict[str, SourceFile] = dict(taken or {})
     for target, source in stated.items():
         place = loaded.place(*path, target)
         if not is_inside(target):
@@ -157,20 +162,7 @@ def _extra(
             if name in files or name in folders or above & files.keys():
                 raise SpecError("two files want one place", place=place, found=name)
         files.update(added)
-    return files
-
-
-def _further_files(
-    name: str, model: ModelSpec, files: Mapping[str, SourceFile], loaded: LoadedSpec, resolver: Resolver
-) -> dict[str, SourceFile]:
-    """What ``files:`` adds to the source's own ``files``."""
-    extra = _extra(model.files, ("models", name, "files"), loaded, resolver)
-    clash = sorted(files.keys() & extra.keys())
-    if clash:
-        raise SpecError(
-            "two files want one place", place=loaded.place("models", name, "files", clash[0]), found=clash[0]
-        )
-    return extra
+    return {name: file for name, file in files.items() if name not in (taken or {})}
 
 
 def _declared(tensors: Mapping[str, TensorDecl], batched: bool) -> tuple[Tensor, ...]:
@@ -200,7 +192,7 @@ def _plan_python(
         files = {"model.py": next(iter(sources.values()))}
     if "model.py" not in files:
         raise SpecError("the folder of a Python model has no model.py", place=loaded.place("models", name, "source"))
-    extra = _further_files(name, model, files, loaded, resolver)
+    extra = _extra(model.files, ("models", name, "files"), loaded, resolver, files)
     batched = model.batched if model.batched is not None else bool(model.max_batch_size)
     signature = Signature(_declared(model.inputs, batched), _declared(model.outputs, batched), batched)
     config = {"signature": signature.to_json(), "requirements": sorted(model.requirements)}
@@ -225,7 +217,7 @@ def _plan_onnx(
         )
     main = sources[networks[0]] if networks else next(iter(sources.values()))
     files = {MODEL: main, **_external(main, resolver)}
-    files.update(_further_files(name, model, files, loaded, resolver))
+    files.update(_extra(model.files, ("models", name, "files"), loaded, resolver, files))
     axes = {axis: list(sizes) for axis, sizes in model.golden.axes.items()}
     ranges = {axis: limits.model_dump(exclude_none=True) for axis, limits in model.golden.ranges.items()}
     config = {
