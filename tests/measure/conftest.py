@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -61,10 +61,22 @@ def fake(tmp_path: Path) -> Path:
     return program
 
 
-def alive(pid: int) -> bool:
-    """Whether a process runs (a zombie does not)."""
+def alive(pid: int, patience: float = 10.0) -> bool:
+    """Whether a process still runs after a moment: a killed grandchild ends when the system gets to it.
+
+    One that has ended and only waits to be reaped (by init, whose child it became) does not run.
+    """
+    deadline = time.monotonic() + patience
+    while _runs(pid):
+        if time.monotonic() > deadline:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def _runs(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (ProcessLookupError, FileNotFoundError):
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][:1]
+    except (FileNotFoundError, ProcessLookupError):
         return False
+    return state not in "ZX"
