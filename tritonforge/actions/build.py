@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import copy
-import signal
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ from tritonforge.build.record import BuildRecord, read_record, write_record
 from tritonforge.build.scheduler import Budget, NodeResult, Schedule, run_graph
 from tritonforge.durable import disk_errors, folder_lock
 from tritonforge.errors import ForgeError, Interrupted, UsageError, did_you_mean
+from tritonforge.interruption import interruptible
 from tritonforge.repository.release import Release
 from tritonforge.spec.lock import Lock, read_lock, write_lock
 from tritonforge.spec.platform import Platform
@@ -249,23 +247,6 @@ def _run(
         raise
     executor.close()
     return results
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Let SIGTERM end a command the way Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def first_error(failures: Sequence[ModelFailure]) -> ForgeError:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tritonforge.actions.build import interruptible
 from tritonforge.actions.live import LiveServer, ServerChoice, embedded_runtime, open_server, same_server
 from tritonforge.actions.loading import load_or_fail
 from tritonforge.actions.served import served_differently
@@ -20,6 +19,7 @@ from tritonforge.artifact.generate import axis_sizes, make_inputs
 from tritonforge.artifact.tensors import read_cases
 from tritonforge.build.graph import wanted_on
 from tritonforge.errors import CheckFailed, EnvironmentLacks, Interrupted, UsageError, did_you_mean
+from tritonforge.interruption import interruptible
 from tritonforge.measure import (
     GateEvidence,
     PerfRun,

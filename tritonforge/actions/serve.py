@@ -11,12 +11,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from tritonforge.actions.build import interruptible
 from tritonforge.actions.live import ServerChoice, has_gpu, open_server
 from tritonforge.actions.loading import load_or_fail
 from tritonforge.actions.workspace import Workspace
 from tritonforge.durable import write_json
 from tritonforge.errors import CheckFailed
+from tritonforge.interruption import interruptible
 from tritonforge.repository.release import PlatformFolder, Release
 from tritonforge.triton.connection import Connection
 from tritonforge.triton.gpu import cpu_override

@@ -234,12 +234,12 @@ class LocalStore:
 
 
 def default_home() -> Path:
-    """``$TRITONFORGE_HOME``, or the user's cache folder."""
+    """``$TRITONFORGE_HOME``, else ``$XDG_CACHE_HOME/tritonforge``, else ``~/.cache/tritonforge``."""
     home = os.environ.get("TRITONFORGE_HOME")
     if home:
         return Path(home).expanduser().absolute()
     cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "tritonforge"
+    return (Path(cache) if cache else Path.home() / ".cache").expanduser().absolute() / "tritonforge"
 
 
 def _holds(blob: Path, digest: str, size: int) -> bool:

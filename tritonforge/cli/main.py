@@ -7,16 +7,14 @@ import io
 import os
 import signal
 import sys
-import threading
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Final
 
 import click
 
 from tritonforge import __version__
 from tritonforge.errors import ExitCode, ForgeError, InternalError, Interrupted, UsageError
+from tritonforge.interruption import interruptible
 
 _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "init": ("tritonforge.cli.init:init", "Write a commented forge.yaml."),
@@ -114,7 +112,7 @@ def run(argv: list[str]) -> None:
         argv = ["--debug", *[item for item in argv if item != "--debug"]]
     as_json = "--json" in argv
     try:
-        with _terminable():
+        with interruptible():
             code = cli.main(argv, prog_name="tritonforge", standalone_mode=False)
     except click.exceptions.Exit as leaving:
         sys.exit(leaving.exit_code)
@@ -150,23 +148,6 @@ def run(argv: list[str]) -> None:
         )
         sys.exit(int(ExitCode.INTERNAL))
     sys.exit(code if isinstance(code, int) else 0)
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM end any command the way Ctrl-C does, so that what it started ends with it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _emit(error: ForgeError) -> None:

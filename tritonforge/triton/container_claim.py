@@ -18,8 +18,8 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
+from tritonforge.artifact.store import default_home
 from tritonforge.durable import disk_errors
-from tritonforge.triton.embedded.install import default_home
 
 LABEL: Final = "tritonforge.lock"
 _A_WHILE: Final = 10.0

@@ -3,7 +3,8 @@
 May import only ``errors``, ``durable`` and the modules of ``triton``.
 """
 
-from tritonforge.triton.embedded.install import default_home, find, install
+from tritonforge.artifact.store import default_home
+from tritonforge.triton.embedded.install import find, install
 from tritonforge.triton.embedded.runtime import Runtime
 from tritonforge.triton.embedded.wheels import WHEELS, Wheel, WheelFile
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from tritonforge.artifact.store import default_home
 from tritonforge.durable import disk_errors, folder_lock, fsync_file, fsync_folder, write_json
 from tritonforge.errors import EnvironmentLacks
 from tritonforge.triton.embedded.fetch import fetch, sha256
@@ -21,15 +22,6 @@ from tritonforge.triton.embedded.wheels import TRITON_RELEASE, TRITON_VERSION, W
 
 _SCHEMA: Final = 1
 _MANIFEST: Final = "runtime.json"
-
-
-def default_home() -> Path:
-    """``$TRITONFORGE_HOME``, else ``$XDG_CACHE_HOME/tritonforge``, else ``~/.cache/tritonforge``."""
-    own = os.environ.get("TRITONFORGE_HOME")
-    if own:
-        return Path(own).expanduser().absolute()
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache").expanduser().absolute() / "tritonforge"
 
 
 def find(home: Path | None = None) -> Runtime | None:
