@@ -66,6 +66,7 @@ def only(outcome: BuildOutcome) -> dict[str, object]:
 
 def test_a_build_ends_with_a_release_a_lock_and_evidence(site: Site) -> None:
     made = only(site.build())
+    assert not made["failures"]
     assert made["new"] and made["flipped"] and made["before"] is None
     assert made["steps"] == {"built": 4, "cached": 0, "failed": 0, "skipped": 0}
     assert (site.folder / "forge.lock").exists()

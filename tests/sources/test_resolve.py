@@ -9,7 +9,7 @@ from tritonforge.artifact.digest import FileDigests, digest_bytes, digest_of
 from tritonforge.errors import Place, SpecError
 from tritonforge.sources.resolve import Resolver, SourceFile
 from tritonforge.spec.lock import Lock, LockedSource
-from tritonforge.spec.models import SourceRef
+from tritonforge.spec.source import SourceRef
 
 PLACE = Place(Path("forge.yaml"), 7, "models.net.source")
 

@@ -121,7 +121,7 @@ BAD: dict[str, tuple[str, str, int, str | None, str | None]] = {
     ),
     "source of two kinds": (
         "models:\n  net:\n    source: {path: a, package: b, file: c}\n",
-        "either `path` or `package`",
+        "just one of `path`, `package`",
         5,
         "models.net.source",
         None,

@@ -13,7 +13,8 @@ from tritonforge.actions.compose import Composer, compose_inputs, numbers
 from tritonforge.actions.workspace import Workspace
 from tritonforge.artifact.digest import digest_of
 from tritonforge.build.executor import LocalExecutor
-from tritonforge.build.graph import Graph, Node, plan_graph
+from tritonforge.build.graph import Graph, Node
+from tritonforge.build.planning import plan_graph
 from tritonforge.build.record import BuildRecord, read_record, write_record
 from tritonforge.build.scheduler import Budget, NodeResult, Schedule, run_graph
 from tritonforge.durable import disk_errors, folder_lock
@@ -158,11 +159,19 @@ def _platform(
     observer.platform(platform, graph)
     results = _run(workspace, folder.root / "logs", graph, record, options, observer)
     failures = [ModelFailure(name, error) for name, error in graph.errors.items()]
+    needed = _needed(graph)
     failures += [
         ModelFailure(result.node.model, result.error, result.log)
         for result in results.values()
-        if result.error is not None
+        if result.error is not None and result.node.id in needed
     ]
+    beside = tuple(
+        f"{result.node.id} failed, and is not served: {result.error.message}"
+        + ("" if result.error.found is None else f" ({result.error.found})")
+        + ("" if result.log is None else f"; log: {result.log}")
+        for result in results.values()
+        if result.error is not None and result.node.id not in needed
+    )
     before = folder.current()
     previous = None if before is None else before.digest
     nodes_before = dict(record.nodes)
@@ -180,7 +189,9 @@ def _platform(
     if unchanged and record.composed == composed and not options.force:
         _keep_record(record_file, record, changed=record.nodes != nodes_before)
         folder.prune(workspace.loaded.spec.retention.releases)  # an earlier build may have been stopped before it
-        return PlatformOutcome(platform, results, (), before, before=previous, seconds=time.monotonic() - clock)
+        return PlatformOutcome(
+            platform, results, (), before, before=previous, warnings=beside, seconds=time.monotonic() - clock
+        )
     try:
         draft = composer.compose()
     except ForgeError as error:
@@ -205,9 +216,24 @@ def _platform(
         published.new,
         published.flipped,
         previous,
-        tuple(composer.warnings),
+        (*beside, *composer.warnings),
         time.monotonic() - clock,
     )
+
+
+def _needed(graph: Graph) -> set[str]:
+    """The nodes that the release stands on. A variant that is not served may fail without holding up the others."""
+    waiting = []
+    for nodes in graph.models.values():
+        waiting += [node for line in nodes.served for node in (line.artifact, line.parity) if node is not None]
+        waiting += [node for node in (nodes.imported, nodes.golden, nodes.folder_files) if node is not None]
+    needed: set[str] = set()
+    while waiting:
+        node = waiting.pop()
+        if node not in needed:
+            needed.add(node)
+            waiting += graph.nodes[node].inputs.values()
+    return needed
 
 
 def _keep_record(path: Path, record: BuildRecord, *, changed: bool) -> None:

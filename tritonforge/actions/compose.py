@@ -17,9 +17,11 @@ from tritonforge.artifact.digest import digest_bytes, digest_file, digest_of
 from tritonforge.artifact.generate import make_inputs
 from tritonforge.artifact.signature import Signature
 from tritonforge.artifact.tensors import Case, CaseSet, write_cases
-from tritonforge.build.graph import Graph, ModelNodes, wanted_on
+from tritonforge.build.graph import Graph, Line, ModelNodes
+from tritonforge.build.planning import wanted_on
 from tritonforge.build.scheduler import NodeResult
-from tritonforge.errors import InternalError, SpecError
+from tritonforge.errors import InternalError, SpecError, did_you_mean
+from tritonforge.repository.backend_values import backend_values
 from tritonforge.repository.config import ENSEMBLE, ConfigRequest, GeneratedConfig, Layer, generate
 from tritonforge.repository.derive import served_signature
 from tritonforge.repository.ensemble import Member, order, wire
@@ -61,7 +63,10 @@ def compose_inputs(
         "artifacts": {node_id: result.artifact for node_id, result in results.items()},
         "templates": _template_digests(workspace),
         "cases": case_digests,
-        "models": {name: [nodes.artifact, nodes.backend] for name, nodes in graph.models.items()},
+        "models": {
+            name: [[line.label, line.artifact, line.backend] for line in nodes.served]
+            for name, nodes in graph.models.items()
+        },
     }
 
 
@@ -113,7 +118,8 @@ class Composer:
         self.results = results
         self.composing: str | None = None
         self.warnings: list[str] = []
-        self.parts: dict[str, Composed] = {}
+        self.parts: dict[tuple[str, int], Composed] = {}
+        self.labels: dict[str, dict[str, int]] = {}
         self.members: dict[str, Member] = {}
         self.files: dict[str, Content] = {}
         self.folders: list[str] = []
@@ -139,7 +145,7 @@ class Composer:
 
     def configs(self) -> dict[str, GeneratedConfig]:
         """The generated configs by folder, once composed."""
-        return {part.folder: part.config for part in self.parts.values()}
+        return {part.folder: part.config for part in self.parts.values()}  # versions of one folder share theirs
 
     def _artifact(self, node_id: str) -> Artifact:
         digest = self.results[node_id].artifact
@@ -190,18 +196,48 @@ class Composer:
         return (*((folder / path).resolve() for path in self.spec.templates), folder)
 
     def _model(self, name: str, model: ModelSpec, nodes: ModelNodes) -> None:
-        artifact = self._artifact(nodes.artifact)
+        """One folder: a version for every served line, oldest first, under one config."""
+        if nodes.chosen_by == "order" and len(nodes.lines) > 1:
+            self.warnings.append(
+                f"{name}: '{nodes.served[0].label}' stands first among {len(nodes.lines)} variants, and was not "
+                f"measured: `tritonforge choose {name}` does"
+            )
+        parts = [self._line(name, model, nodes, line) for line in nodes.served]
+        if nodes.golden is not None:
+            golden = self._artifact(nodes.golden)
+            for path in golden.files:
+                self.files[f"golden/{name}/generated/{path}"] = Stored(golden, path)
+        *older, newest = parts
+        for part in older:
+            self._take("models", name, part)
+        self._add("models", name, model, newest)
+        self.labels[name] = {part.label: part.version for part in parts if part.label and model.versions}
+
+    def _line(self, name: str, model: ModelSpec, nodes: ModelNodes, line: Line) -> Composed:
+        artifact = self._artifact(line.artifact)
         assert artifact.signature is not None
-        config = generate(self._request("models", name, model, nodes.backend, artifact.signature))
+        request = self._request(
+            "models",
+            name,
+            model,
+            line.backend,
+            artifact.signature,
+            layers=(
+                *self._settings(name, line, artifact),
+                *self._layers("models", name, model),
+                *self._own(name, line),
+            ),
+            model_filename=artifact.metadata.get("file"),
+            **({} if line.conversion.max_batch_size is None else {"max_batch_size": line.conversion.max_batch_size}),
+        )
+        config = generate(request)
         number = self._number("models", name, model, artifact.digest)
         folder = folder_name(name, model)
-        external = artifact.metadata.get("external") or []
         placed = {}
         for path in artifact.files:
-            # Triton documents ONNX with external data as a folder called model.onnx that holds both.
-            nested = external and (path == "model.onnx" or path in external)
-            target = f"models/{folder}/{number}/{'model.onnx/' if nested else ''}{path}"
-            placed[target] = Stored(artifact, path)
+            target = version_path(artifact, path)
+            if target is not None:
+                placed[f"models/{folder}/{number}/{target}"] = Stored(artifact, path)
         if nodes.folder_files is not None:
             extra = self._artifact(nodes.folder_files)
             placed.update({f"models/{folder}/{path}": Stored(extra, path) for path in extra.files})
@@ -209,23 +245,45 @@ class Composer:
         present = [path.removeprefix(f"models/{folder}/") for path in placed]
         at = self.loaded.place
         check_named_files(config.message, present, number, lambda field: at("models", name, "config", field))
-        if nodes.golden is not None:
-            golden = self._artifact(nodes.golden)
-            for path in golden.files:
-                self.files[f"golden/{name}/generated/{path}"] = Stored(golden, path)
         signature = served_signature(config.message, artifact.signature)
-        self._add(
-            "models",
+        return Composed(
             name,
-            model,
-            Composed(name, folder, "model", nodes.backend, number, artifact.digest, config, signature, nodes.format),
+            folder,
+            "model",
+            line.backend,
+            number,
+            artifact.digest,
+            config,
+            signature,
+            artifact.format,
+            label=line.label,
+            tolerance=line.tolerance,
         )
+
+    def _settings(self, name: str, line: Line, artifact: Artifact) -> tuple[Layer, ...]:
+        """What the backend's own settings in the spec say in Triton's words, under everything that `config` says."""
+        values = backend_values(line.backend, line.conversion, artifact)
+        return (Layer(f"`{line.backend}` in the spec", values, lambda path: self.loaded.place("models", name)),) * bool(
+            values
+        )
+
+    def _own(self, name: str, line: Line) -> tuple[Layer, ...]:
+        """The config that one variant has alone."""
+        if not line.conversion.config:
+            return ()
+        at = ("models", name, "variants", line.label, "config")
+        return (Layer(f"the variant {line.label}", line.conversion.config, lambda path: self.loaded.place(*at, *path)),)
 
     def _ensemble(self, name: str, ensemble: EnsembleSpec) -> None:
         override = ensemble.platforms.get(self.platform.name)
         if override is not None and override.max_batch_size is not None:
             ensemble = ensemble.model_copy(update={"max_batch_size": override.max_batch_size})
-        wired = wire(name, ensemble, self.members, lambda path: self.loaded.place("ensembles", name, *path))
+        wired = wire(
+            name,
+            self._with_numbers(name, ensemble),
+            self.members,
+            lambda path: self.loaded.place("ensembles", name, *path),
+        )
         self.warnings += [f"{name}: {text}" for text in wired.warnings]
         layer = wired.layer()
         self.lock.pins[self.platform.name][name] = {step.member: step.version for step in wired.steps}
@@ -254,6 +312,33 @@ class Composer:
             Composed(name, folder, "ensemble", ENSEMBLE, number, digest, config, wired.signature, "ensemble"),
         )
 
+    def _with_numbers(self, name: str, ensemble: EnsembleSpec) -> EnsembleSpec:
+        """The ensemble with numbers instead of the names of its members' versions.
+
+        Raises:
+            SpecError: a member has no version of that name, or has several and the step names none.
+        """
+        steps = []
+        for index, step in enumerate(ensemble.steps):
+            labels = self.labels.get(step.model, {})
+            place = self.loaded.place("ensembles", name, "steps", index, "version")
+            if isinstance(step.version, str) and step.version != "latest":
+                if step.version not in labels:
+                    raise SpecError(
+                        f"'{step.model}' has no version called '{step.version}'",
+                        place=place,
+                        hint=did_you_mean(step.version, [*labels, "latest"]),
+                    )
+                step = step.model_copy(update={"version": labels[step.version]})
+            elif step.version is None and len(labels) > 1:
+                raise SpecError(
+                    f"'{step.model}' has several versions in this release, and the step does not say which it runs",
+                    place=place,
+                    expected=" or ".join(f"`version: {label}`" for label in labels),
+                )
+            steps.append(step)
+        return ensemble.model_copy(update={"steps": steps})
+
     def _add(self, kind: str, name: str, member: ModelSpec | EnsembleSpec, part: Composed) -> None:
         """Note a finished folder, its case files, and the router that may stand in front of it."""
         self._take(kind, name, part)
@@ -270,18 +355,22 @@ class Composer:
             decoupled=front.decoupled,
         )
         self._cases(kind, name, member.golden, front.signature)
-        if part.format != "onnx" and (member.golden.ranges or member.golden.axes):
+        proven = kind == "models" and self.graph.models[name].golden is not None
+        if not proven and (member.golden.ranges or member.golden.axes):
             self._inputs(name, member.golden, front)
 
     def _take(self, kind: str, name: str, part: Composed) -> None:
-        if part.folder in self.parts:
+        others = {known.name for known in self.parts.values() if known.folder == part.folder} - {name}
+        if others or (part.folder, part.version) in self.parts:
             raise SpecError(
-                f"two models want the folder '{part.folder}'",
+                f"two models want the folder '{part.folder}'"
+                if others
+                else f"two versions of '{name}' are one and the same artefact",
                 place=self.loaded.place(kind, name),
-                found=f"{self.parts[part.folder].name} and {name}",
-                hint="give one of them another `folder:`",
+                found=f"{', '.join(sorted(others))} and {name}" if others else part.artifact[:12],
+                hint="give one of them another `folder:`" if others else "drop one of the `versions`",
             )
-        self.parts[part.folder] = part
+        self.parts[part.folder, part.version] = part
         self.files[f"models/{part.folder}/{CONFIG}"] = part.config.text.encode()
 
     def _router(self, kind: str, name: str, router: bool | RouterSpec, arm: Composed) -> Composed:
@@ -336,25 +425,41 @@ class Composer:
             self.files[f"golden/{name}/inputs/{path}"] = data
 
     def keep_parity(self, evidence: EvidenceFolder) -> None:
-        """Append the comparison of each converted model to the evidence, unless the latest one is the same."""
+        """Append the comparison of each converted artefact to the evidence, unless the latest one is the same.
+
+        Variants that are not served have theirs, too.
+        """
         import json
 
         for name, nodes in self.graph.models.items():
-            if nodes.parity is None:
-                continue
-            part = self.parts[folder_name(name, self.spec.models[name])]
-            artifact = self._artifact(nodes.parity)
-            key = evidence_key(part.artifact, None, self.platform.name)
-            entry = artifact.files["parity.json"]
-            report = json.loads(self.workspace.store.blob(entry.sha256).read_text(encoding="utf-8"))
-            known = evidence.latest("parity", name, key)
-            if known is None or known["report"] != report:
-                evidence.append("parity", name, key, True, {"report": report})
+            for line in nodes.lines:
+                if line.parity is None or self.results[line.parity].artifact is None:
+                    continue
+                artifact = self._artifact(line.parity)
+                key = evidence_key(self._artifact(line.artifact).digest, None, self.platform.name)
+                entry = artifact.files["parity.json"]
+                report = json.loads(self.workspace.store.blob(entry.sha256).read_text(encoding="utf-8"))
+                known = evidence.latest("parity", name, key)
+                if known is None or known["report"] != report:
+                    evidence.append("parity", name, key, True, {"report": report, "variant": line.label or None})
 
 
 def evidence_key(artifact: str, config: str | None, platform: str) -> dict[str, str]:
     """What evidence is about; parity does not depend on the config."""
     return {"artifact": artifact, "platform": platform, **({} if config is None else {"config": config})}
+
+
+def version_path(artifact: Artifact, path: str) -> str | None:
+    """Where a file of an artifact stands in its version folder; None for what is not served.
+
+    Triton documents ONNX with external data as a folder called model.onnx that holds both.
+    """
+    if path in artifact.metadata.get("not_served", ()):
+        return None
+    external = artifact.metadata.get("external") or []
+    if artifact.format == "onnx" and external and (path == "model.onnx" or path in external):
+        return f"model.onnx/{path}"
+    return path
 
 
 def _case_bytes(cases: CaseSet) -> dict[str, bytes]:

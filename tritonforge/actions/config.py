@@ -8,8 +8,8 @@ from typing import Any
 
 from tritonforge.actions.compose import Composer, folder_name
 from tritonforge.actions.workspace import Workspace
-from tritonforge.build.graph import plan_graph
 from tritonforge.build.key import key_of
+from tritonforge.build.planning import plan_graph
 from tritonforge.build.scheduler import NodeResult, input_bytes
 from tritonforge.errors import UsageError, did_you_mean
 from tritonforge.repository.config import GeneratedConfig

@@ -19,7 +19,11 @@ from tritonforge.spec.platform import Platform
 
 @dataclass(frozen=True, slots=True)
 class Composed:
-    """One folder of the repository, ready to be written. ``kind`` is ``model``, ``ensemble`` or ``router``."""
+    """One version of a folder of the repository, ready to be written.
+
+    ``kind`` is ``model``, ``ensemble`` or ``router``. ``label`` is the variant's or version's name in the spec;
+    ``tolerance`` is how far served answers may be from their references, where the conversion decides that.
+    """
 
     name: str
     folder: str
@@ -30,6 +34,8 @@ class Composed:
     config: GeneratedConfig
     signature: Signature
     format: str
+    label: str = ""
+    tolerance: Mapping[str, float] | None = None
 
     @property
     def max_batch_size(self) -> int:
@@ -77,10 +83,12 @@ def release_document(
                 "signature": part.signature.to_json(),
                 "max_batch_size": part.max_batch_size,
                 "decoupled": part.decoupled,
-                "files": models[part.folder],
+                **({"label": part.label} if part.label else {}),
+                **({} if part.tolerance is None else {"tolerance": dict(part.tolerance)}),
+                "files": _own_files(models[part.folder], part.version),
                 "made_from": made_from.get(part.name, []) if part.kind == "model" else [],
             }
-            for part in sorted(parts, key=lambda item: item.folder)
+            for part in sorted(parts, key=lambda item: (item.folder, item.version))
         ],
         "golden": golden,
     }
@@ -100,6 +108,15 @@ def steps_behind(graph: Graph, results: Mapping[str, NodeResult]) -> dict[str, l
             }
         )
     return made
+
+
+def _own_files(files: Mapping[str, Any], version: int) -> dict[str, Any]:
+    """The files of the folder without those of its other versions."""
+    return {
+        path: entry
+        for path, entry in files.items()
+        if not (top := path.split("/", 1)[0]).isdigit() or "/" not in path or top == str(version)
+    }
 
 
 def _entry(content: Content) -> dict[str, Any]:

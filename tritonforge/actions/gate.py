@@ -17,7 +17,7 @@ from tritonforge.actions.workspace import Workspace
 from tritonforge.artifact.digest import digest_of
 from tritonforge.artifact.generate import axis_sizes, make_inputs
 from tritonforge.artifact.tensors import read_cases
-from tritonforge.build.graph import wanted_on
+from tritonforge.build.planning import wanted_on
 from tritonforge.errors import CheckFailed, EnvironmentLacks, Interrupted, UsageError, did_you_mean
 from tritonforge.interruption import interruptible
 from tritonforge.measure import (

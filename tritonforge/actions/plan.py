@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from tritonforge.actions.compose import Composer
 from tritonforge.actions.workspace import Workspace
-from tritonforge.build.graph import Node, plan_graph
+from tritonforge.build.graph import Node
 from tritonforge.build.key import key_of, why
+from tritonforge.build.planning import plan_graph
 from tritonforge.build.record import read_record
 from tritonforge.build.scheduler import NodeResult, input_bytes
 from tritonforge.errors import ForgeError

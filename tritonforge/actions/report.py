@@ -9,7 +9,7 @@ from pathlib import Path
 from tritonforge.actions.show import view_release
 from tritonforge.actions.workspace import Workspace
 from tritonforge.artifact.store import KeyRecord, LocalStore
-from tritonforge.build.graph import wanted_on
+from tritonforge.build.planning import wanted_on
 from tritonforge.durable import disk_errors, write_atomic
 from tritonforge.errors import SpecError
 from tritonforge.report import Known, Report, collect, to_html

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from tritonforge.actions.chain import chained_cases, ensemble_folder
@@ -136,9 +136,11 @@ def validate(
     with folder.hold(release), open_server(workspace, release, choice, explicit=True, progress=progress) as server:
         loaded = load_all(release, server, progress)
         models = []
-        for entry in load_order(release):
-            progress(f"{entry['folder']}: golden cases")
-            models.append(_one(release, entry, server, loaded[entry["folder"]]))
+        for first in load_order(release):
+            for entry in release.models():
+                if entry["folder"] == first["folder"]:
+                    progress(f"{entry['folder']}: golden cases")
+                    models.append(_one(release, entry, server, loaded[entry["folder"]]))
         described = server.describe()
     result = Validation(release.digest, platform.name, described, models)
     hardware = describe().to_json()
@@ -207,6 +209,8 @@ def _golden(release: Release, entry: Mapping[str, Any], server: LiveServer, mode
     if entry["decoupled"]:
         model.note = "decoupled: its answers were not asked for"
         return
+    if entry.get("tolerance"):
+        sets = [replace(cases, tolerance=cases.tolerance or entry["tolerance"]) for cases in sets]
     for cases in sets:
         _ask(server, model, signature, cases, largest)
     compared = any(case.compared for case in model.cases)

@@ -93,11 +93,13 @@ def compare(
         reasons.append(f"max abs {max_abs:.3g}, max rel {max_rel:.3g} exceed {_bounds(limits)}")
     if "cosine" in limits and cosine < limits["cosine"]:
         reasons.append(f"cosine {cosine:.6f} is below {limits['cosine']}")
+    if "top1" in limits and top is not None and top < limits["top1"]:
+        reasons.append(f"top-1 agreement {top:.4f} is below {limits['top1']}")
     return Difference(name, not reasons, max_abs, max_rel, cosine, top, "; ".join(reasons) or None)
 
 
 def _bounds(limits: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:g}" for name, value in limits.items() if name != "cosine")
+    return ", ".join(f"{name} {value:g}" for name, value in limits.items() if name in ("abs", "rel"))
 
 
 def _texts(array: np.ndarray[Any, Any]) -> list[bytes]:

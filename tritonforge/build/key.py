@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 from tritonforge.artifact.digest import digest_of
 from tritonforge.build.facets import facet
@@ -14,6 +15,25 @@ from tritonforge.build.graph import Node
 from tritonforge.errors import EnvironmentLacks
 from tritonforge.steps.registry import step
 from tritonforge.steps.step import Needs
+
+_EXTRAS: Final = {
+    "onnxslim": "simplify",
+    "torch": "torch",
+    "onnxscript": "torch",
+    "safetensors": "torch",
+    "transformers": "huggingface",
+    "tokenizers": "huggingface",
+    "tensorflow": "tensorflow",
+    "tf2onnx": "tensorflow",
+    "openvino": "openvino",
+}
+"""Which extra of tritonforge brings a distribution."""
+
+_OTHER_BUILDS: Final = {
+    "tensorflow": ("tensorflow-cpu", "tensorflow-intel", "tensorflow-macos"),
+    "onnxruntime": ("onnxruntime-gpu",),
+}
+"""Other distributions of the same package."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +67,19 @@ def key_of(node: Node, inputs: Mapping[str, str], input_bytes: int) -> Keyed:
 
 @cache
 def tool_version(name: str) -> str:
-    """The installed version of a distribution.
+    """The installed version of a distribution, whichever of its builds is here.
 
     Raises:
-        EnvironmentLacks: it is not installed.
+        EnvironmentLacks: it is not installed; the extra that brings it is named.
     """
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        raise EnvironmentLacks(f"the package {name} is not installed", hint=f"pip install {name}") from None
+    for build in (name, *_OTHER_BUILDS.get(name, ())):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(build)
+    extra = _EXTRAS.get(name)
+    raise EnvironmentLacks(
+        f"the package {name} is not installed",
+        hint=f"pip install {name}" if extra is None else f"pip install 'tritonforge[{extra}]'",
+    )
 
 
 def why(material: Mapping[str, Any], before: Mapping[str, Any] | None) -> list[str]:

@@ -10,6 +10,7 @@ import ctypes
 import json
 import os
 import platform
+import shutil
 import signal
 import sys
 import time
@@ -94,8 +95,10 @@ def _run(task: dict[str, Any]) -> str:
         out = staging / "out"
         out.mkdir()
         sources, real = _private_sources(task, staging)
+        kept = Path(task["log"]).with_suffix(".failed")
+        shutil.rmtree(kept, ignore_errors=True)
         try:
-            draft = made.run(Job(task["config"], inputs, sources, out))
+            draft = made.run(Job(task["config"], inputs, sources, out, kept))
         except ForgeError as error:
             if error.place is not None and error.place.file in real:
                 error.place = Place(real[error.place.file], error.place.line, error.place.field)

@@ -283,7 +283,7 @@ class Wiring:
 
     def step(self, index: int, step: StepSpec) -> WiredStep:
         member = self.member(index, step)
-        version = -1 if step.version == "latest" else step.version or member.version
+        version = step.version if isinstance(step.version, int) else member.version if step.version is None else -1
         inputs, outputs = self.maps[index]
         return WiredStep(member.public_name, member.folder, version, inputs, outputs)
 

@@ -12,7 +12,7 @@ from tritonforge.artifact.digest import FileDigests, digest_of
 from tritonforge.errors import Place, SpecError, did_you_mean
 from tritonforge.sources.package import package_file
 from tritonforge.spec.lock import Lock, LockedSource
-from tritonforge.spec.models import SourceRef
+from tritonforge.spec.source import SourceRef
 
 _SKIPPED: Final = {"__pycache__", ".git", ".ipynb_checkpoints", ".DS_Store"}
 
@@ -77,6 +77,19 @@ class Resolver:
                 return files
         found_file = self.file(source, place)
         return {found_file.path.name: found_file}
+
+    def glob(self, pattern: str, place: Place) -> dict[str, SourceFile]:
+        """The files of the spec's folder that a pattern names, by POSIX path below it.
+
+        Raises:
+            SpecError: nothing matches, or the pattern leaves the folder.
+        """
+        if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
+            raise SpecError("files of a pattern lie inside the spec's folder", place=place, found=pattern)
+        matches = sorted(path for path in self.folder.glob(pattern) if path.is_file())
+        if not matches:
+            raise SpecError("no file matches", place=place, found=pattern)
+        return {path.relative_to(self.folder).as_posix(): self._read(path) for path in matches}
 
     def is_folder(self, source: SourceRef) -> bool:
         """Whether ``source`` names a folder."""

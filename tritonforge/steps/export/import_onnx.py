@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 from tritonforge.artifact.artifact import Draft, inside
-from tritonforge.artifact.generate import axis_sizes, make_inputs
 from tritonforge.artifact.linking import place_file
 from tritonforge.artifact.signature import Dim, Signature, Tensor, parse_type
-from tritonforge.errors import CheckFailed, ForgeError, Place, did_you_mean
+from tritonforge.errors import CheckFailed, Place, did_you_mean
+from tritonforge.runners.onnx import MODEL
+from tritonforge.runners.onnx_session import open_session, run_session
+from tritonforge.runners.probe import find_batch
 from tritonforge.sources.onnx_file import facts, parse
-from tritonforge.steps.onnx_session import open_session, run_session
 from tritonforge.steps.step import Job, Needs
-
-MODEL: Final = "model.onnx"
-_PROBE_BATCHES: Final = (2, 3)
-_CLEARLY: Final = 0.2
 
 
 class ImportOnnx:
@@ -50,8 +47,14 @@ class ImportOnnx:
         stated = job.config["batched"]
         notes: list[str] = []
         if stated is None and signature.batched:
-            signature, note = _probed(session, signature, job.config)
-            notes += [note] if note else []
+            found_out = find_batch(
+                lambda feeds: run_session(session, dict(feeds), Place()),
+                signature,
+                axes=job.config["axes"],
+                ranges=job.config["ranges"],
+            )
+            signature = found_out.signature
+            notes += found_out.notes
         elif stated is not None:
             if stated and not signature.batched:
                 raise CheckFailed(
@@ -63,55 +66,6 @@ class ImportOnnx:
             signature = replace(signature, batched=bool(stated))
         signature = refine(signature, job.config["inputs"], job.config["outputs"], place)
         return Draft("onnx", signature, {**found.metadata(), "external": list(found.external), "notes": notes})
-
-
-def _probed(session: Any, signature: Signature, config: Mapping[str, Any]) -> tuple[Signature, str | None]:
-    """Run two batch sizes: axis 0 is the batch when every output follows it."""
-    bounds = {name: tuple(sizes) for name, sizes in config["axes"].items()}
-    sizes = axis_sizes(signature, bounds, largest=False)
-    feeds: dict[str, Any] = {}
-    outputs: dict[str, Any] = {}
-    for batch in _PROBE_BATCHES:
-        feeds = make_inputs(signature, batch=batch, sizes=sizes, seed=0, ranges=config["ranges"])
-        try:
-            outputs = run_session(session, feeds, Place())
-        except ForgeError as error:
-            one_symbol = len({tensor.shape[0] for tensor in (*signature.inputs, *signature.outputs)}) == 1
-            note = f"could not be run at batch {batch} to see whether axis 0 is the batch: {error.found}"
-            return replace(signature, batched=one_symbol), note
-        wrong = [name for name, value in outputs.items() if not getattr(value, "shape", ()) or value.shape[0] != batch]
-        if wrong:
-            return replace(signature, batched=False), f"axis 0 is no batch: {', '.join(wrong)} did not follow it"
-    mixed = _mixed(session, feeds, outputs)
-    if mixed:
-        return replace(signature, batched=False), f"axis 0 is no batch: rows of {', '.join(mixed)} depend on each other"
-    return signature, None
-
-
-def _mixed(session: Any, feeds: Mapping[str, Any], outputs: Mapping[str, Any]) -> list[str]:
-    """The outputs whose rows are clearly others when each item runs alone: the server must not merge requests then.
-
-    Quantisation at run time takes its scale from the whole batch, so that small differences mean nothing.
-    """
-    import numpy as np
-
-    mixed = set()
-    for row in range(_PROBE_BATCHES[-1]):
-        try:
-            alone = run_session(session, {name: value[row : row + 1] for name, value in feeds.items()}, Place())
-        except ForgeError:
-            return []  # it runs in batches only
-        for name, whole in outputs.items():
-            together = whole[row : row + 1]
-            if alone[name].shape != together.shape:
-                mixed.add(name)
-            elif together.dtype.kind == "f":
-                a, b = (np.nan_to_num(value.astype(np.float64)) for value in (alone[name], together))
-                if np.linalg.norm(a - b) > _CLEARLY * max(np.linalg.norm(a), np.linalg.norm(b)):
-                    mixed.add(name)
-            elif together.size and np.mean(alone[name] != together) > 0.5:
-                mixed.add(name)
-    return sorted(mixed)
 
 
 def refine(signature: Signature, inputs: Mapping[str, Any], outputs: Mapping[str, Any], place: Place) -> Signature:

@@ -8,8 +8,8 @@ from typing import Any
 from tritonforge.artifact.artifact import Draft
 from tritonforge.artifact.linking import copy_file
 from tritonforge.errors import CheckFailed, EnvironmentLacks, Place
+from tritonforge.runners.onnx import MODEL
 from tritonforge.sources.onnx_file import facts, parse
-from tritonforge.steps.export.import_onnx import MODEL
 from tritonforge.steps.step import Job, Needs
 
 

@@ -3,59 +3,129 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from tritonforge.artifact.artifact import Draft
+from tritonforge.artifact.datatypes import BY_NAME
 from tritonforge.artifact.generate import axis_sizes, make_inputs
 from tritonforge.artifact.signature import Signature
 from tritonforge.artifact.tensors import Case, CaseSet, write_cases
 from tritonforge.errors import CheckFailed, Place
-from tritonforge.steps.export.import_onnx import MODEL
-from tritonforge.steps.onnx_session import open_session, run_session
+from tritonforge.runners.runner import open_runner
 from tritonforge.steps.step import Job, Needs
+from tritonforge.steps.tools import runner_tools
 
 
 class Golden:
-    """Runs the source with every optimisation off.
+    """Runs the source, in its own framework, with every optimisation off.
 
-    The configuration has ``seed``, ``axes``, ``ranges``, ``batches`` (for batched models) and ``tolerance``. Cases are
-    named ``batch<N>-<small|large>``; without a batch ``small`` and ``large``.
+    The configuration has ``format`` (of the source's artifact), ``seed``, ``axes``, ``ranges``, ``batches`` (for
+    batched models) and ``tolerance``. The source's own ranges and axes (``metadata["generation"]``) stand under those.
+    Cases are named ``batch<N>-<small|large>``; without a batch ``small`` and ``large``; files of real inputs (the
+    job's sources) by their names.
     """
 
     name = "golden"
-    version = 1
+    version = 2
 
     def needs(self, config: Mapping[str, Any], input_bytes: int) -> Needs:
-        return Needs(memory=(512 << 20) + 3 * input_bytes, tools=("onnxruntime",))
+        return Needs(memory=(512 << 20) + 3 * input_bytes, tools=runner_tools(config["format"]))
 
     def run(self, job: Job) -> Draft:
-        import onnxruntime
-
         source = job.inputs["model"]
         signature = source.artifact.signature
         assert signature is not None
-        place = Place(source.folder / MODEL)
-        session = open_session(source.folder / MODEL, optimise=False, place=place)
-        cases = []
-        for name, batch, sizes in plan_cases(signature, job.config):
-            inputs = make_inputs(
-                signature, batch=batch, sizes=sizes, seed=job.config["seed"], ranges=job.config["ranges"]
+        place = Place(source.folder)
+        runner = open_runner(source.artifact, source.folder, optimise=False)
+        config = with_generation(job.config, source.artifact.metadata)
+        planned: list[tuple[str, Mapping[str, Any]]] = [
+            (
+                name,
+                make_inputs(signature, batch=batch, sizes=sizes, seed=config["seed"], ranges=config["ranges"]),
             )
+            for name, batch, sizes in plan_cases(signature, config)
+        ]
+        planned += [(Path(name).stem, read_inputs(path, signature)) for name, path in sorted(job.sources.items())]
+        cases = []
+        for name, inputs in planned:
             try:
-                outputs = run_session(session, inputs, place)
+                outputs = runner.run(inputs)
             except CheckFailed as error:
                 raise CheckFailed(
-                    f"the source cannot answer the generated case '{name}'",
+                    f"the source cannot answer the generated case '{name}'"
+                    if not job.sources
+                    else f"the source cannot answer '{name}'",
                     place=place,
-                    found=error.found,
+                    found=error.found or error.message,
                     hint="declare what its inputs look like under `golden.axes` and `golden.ranges`",
                 ) from None
             _refuse_nan(name, outputs, place)
-            cases.append(Case(name, inputs, outputs))
+            cases.append(Case(name, dict(inputs), outputs))
         datatypes = {tensor.name: tensor.datatype for tensor in (*signature.inputs, *signature.outputs)}
-        reference = f"the source in onnxruntime {onnxruntime.__version__}, optimisations off"
+        reference = f"the source in {runner.title}, optimisations off"
         write_cases(job.out, CaseSet(reference, tuple(cases), datatypes, job.config["tolerance"]))
         return Draft("golden", signature, {"reference": reference, "cases": [case.name for case in cases]})
+
+
+def with_generation(config: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with the source's own ``ranges`` and ``axes`` under those that the spec states."""
+    own = metadata.get("generation") or {}
+    return {
+        **config,
+        "axes": {**own.get("axes", {}), **config.get("axes", {})},
+        "ranges": {**own.get("ranges", {}), **config.get("ranges", {})},
+    }
+
+
+def read_inputs(path: Path, signature: Signature) -> dict[str, Any]:
+    """Real inputs of one case from an ``.npz`` file; nothing is unpickled.
+
+    Raises:
+        CheckFailed: it is no such file, or misses an input, or has one of another type or rank.
+    """
+    import numpy as np
+
+    place = Place(path)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, AttributeError) as error:
+        raise CheckFailed(
+            "a file of inputs cannot be read", place=place, found=str(error), expected="an .npz"
+        ) from None
+    found = {}
+    for tensor in signature.inputs:
+        if tensor.name not in arrays:
+            raise CheckFailed(
+                f"a file of inputs has no '{tensor.name}'", place=place, found=", ".join(arrays) or "no arrays"
+            )
+        array = arrays[tensor.name]
+        if array.ndim != len(tensor.shape) or any(
+            isinstance(dim, int) and dim != size for dim, size in zip(tensor.shape, array.shape, strict=True)
+        ):
+            raise CheckFailed(
+                f"'{tensor.name}' in a file of inputs has another shape",
+                place=place,
+                expected=str(list(tensor.shape)),
+                found=str(list(array.shape)),
+            )
+        wanted = BY_NAME[tensor.datatype].numpy or "float32"
+        if wanted == "object":
+            texts = np.empty(array.shape, dtype=object)
+            texts.reshape(-1)[:] = [
+                item if isinstance(item, bytes) else str(item).encode() for item in array.reshape(-1).tolist()
+            ]
+            array = texts
+        elif str(array.dtype) != wanted:
+            raise CheckFailed(
+                f"'{tensor.name}' in a file of inputs has another type",
+                place=place,
+                expected=wanted,
+                found=str(array.dtype),
+            )
+        found[tensor.name] = array
+    return found
 
 
 def _refuse_nan(case: str, outputs: Mapping[str, Any], place: Place) -> None:
@@ -65,7 +135,7 @@ def _refuse_nan(case: str, outputs: Mapping[str, Any], place: Place) -> None:
     for name, array in outputs.items():
         if array.dtype.kind == "f" and array.size and np.isnan(array).all():
             raise CheckFailed(
-                f"the source answers nothing but NaN in '{name}' of the generated case '{case}'",
+                f"the source answers nothing but NaN in '{name}' of the case '{case}'",
                 place=place,
                 hint="say what its inputs look like under `golden.ranges`",
             )

@@ -7,7 +7,8 @@ import making_onnx as making
 import pytest
 
 from tritonforge.artifact.digest import FileDigests
-from tritonforge.build.graph import Graph, plan_graph
+from tritonforge.build.graph import Graph
+from tritonforge.build.planning import plan_graph
 from tritonforge.errors import ForgeError
 from tritonforge.sources.resolve import Resolver
 from tritonforge.spec.load import load
@@ -58,9 +59,9 @@ def test_an_onnx_model_is_imported_answered_and_compared(plan: Plan) -> None:
         "net/golden": {"model": "net/import-onnx"},
         "net/parity": {"model": "net/import-onnx", "golden": "net/golden"},
     }
-    assert graph.nodes["net/parity"].config == {"tolerance": {"abs": 0.5}}
-    assert graph.models["net"].artifact == "net/import-onnx"
-    assert graph.models["net"].backend == "onnxruntime"
+    assert graph.nodes["net/parity"].config == {"format": "onnx", "tolerance": {"abs": 0.5}}
+    (line,) = graph.models["net"].served
+    assert (line.artifact, line.backend, line.parity) == ("net/import-onnx", "onnxruntime", "net/parity")
     assert list(graph.nodes["net/import-onnx"].sources) == ["model.onnx"]
 
 
@@ -68,7 +69,7 @@ def test_what_is_simplified_is_compared_with_the_answers_of_the_source(plan: Pla
     graph = plan("models:\n  net: {source: net.onnx, simplify: true}\n")
     assert dict(graph.nodes["net/parity"].inputs) == {"model": "net/simplify", "golden": "net/golden"}
     assert dict(graph.nodes["net/golden"].inputs) == {"model": "net/import-onnx"}
-    assert graph.models["net"].artifact == "net/simplify"
+    assert graph.models["net"].served[0].artifact == "net/simplify"
 
 
 @pytest.mark.parametrize(

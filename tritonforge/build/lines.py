@@ -1,0 +1,151 @@
+"""From a source's artifact to what each backend serves: which steps, in which order, with which configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tritonforge.build.graph import Graph, Line, Node
+from tritonforge.errors import Place, SpecError
+from tritonforge.spec.conversion.effective import Conversion
+
+BACKENDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "onnx": ("onnxruntime", "openvino"),
+    "python": ("python",),
+    "torch": ("onnxruntime", "pytorch", "openvino", "python"),
+    "tensorflow": ("onnxruntime", "openvino", "python"),
+}
+"""The backends that can serve an imported source of each format, the default first."""
+
+WHY_NOT: Final[Mapping[tuple[str, str], str]] = {
+    ("onnx", "pytorch"): "nothing turns an ONNX graph back into TorchScript faithfully: give the PyTorch source",
+    ("onnx", "python"): "the onnxruntime backend runs the same graph without Python in between",
+    ("tensorflow", "pytorch"): "TensorFlow and PyTorch meet in ONNX: the onnxruntime and openvino backends serve it",
+    ("python", "onnxruntime"): "a Python model is code: there is no graph to convert",
+    ("python", "pytorch"): "a Python model is code: there is no graph to convert",
+    ("python", "openvino"): "a Python model is code: there is no graph to convert",
+}
+"""Why a backend cannot serve a source, where it cannot."""
+
+QUANTIZED_TOLERANCE: Final = {"cosine": 0.98}
+"""INT8 changes every value a little: what counts is the direction. all-MiniLM gave 0.993 (dynamic, per channel)."""
+
+HALF_TOLERANCE: Final = {"abs": 1e-2, "rel": 1e-2}
+"""FP16 weights: some units in the last place, 2^-11 each, added up over a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where lines of one model begin: its imported source and, where there is one, its golden cases."""
+
+    model: str
+    format: str
+    imported: str
+    golden: str | None
+
+
+def plan_line(graph: Graph, start: Start, conversion: Conversion, backend: str, place: Place) -> Line:
+    """The nodes of one line. A step that another line of the model has with the same configuration is shared.
+
+    Raises:
+        SpecError: the backend cannot serve such a source, or the line asks for a step that does not fit it.
+    """
+    if backend not in BACKENDS[start.format]:
+        raise SpecError(
+            f"the backend '{backend}' cannot be made from a source in {start.format}",
+            place=place,
+            expected=" or ".join(BACKENDS[start.format]),
+            found=backend,
+            hint=WHY_NOT.get((start.format, backend)),
+        )
+    _refuse_unused(start, conversion, backend, place)
+    chain = _Chain(graph, start.model, conversion.label, start.imported)
+    served_format = start.format
+    tolerance = conversion.tolerance
+    if backend in ("onnxruntime", "openvino"):
+        served_format = "onnx"
+        if start.format == "torch":
+            chain.then(
+                "torch-to-onnx",
+                {"opset": conversion.export.opset, "exporters": list(conversion.export.exporters)},
+            )
+        elif start.format == "tensorflow":
+            chain.then("tensorflow-to-onnx", {"opset": conversion.export.opset})
+        if conversion.simplify:
+            chain.then("simplify", {})
+        if conversion.quantize is not None:
+            chain.then("quantize", conversion.quantize.model_dump())
+            tolerance = tolerance or QUANTIZED_TOLERANCE
+        if backend == "openvino":
+            served_format = "openvino"
+            chain.then("onnx-to-openvino", conversion.openvino.model_dump())
+            if conversion.openvino.compress == "fp16":
+                tolerance = tolerance or HALF_TOLERANCE
+        elif conversion.onnxruntime.optimize != "none" or conversion.onnxruntime.format == "ort":
+            settings = conversion.onnxruntime
+            chain.then("optimize-onnx", {"level": settings.optimize, "format": settings.format})
+    elif backend == "pytorch" and conversion.pytorch.form == "aoti":
+        served_format = "aoti"
+        chain.then("torch-to-aoti", {})
+    elif backend == "pytorch":
+        served_format = "torchscript"
+        settings_ = conversion.pytorch
+        chain.then(
+            "torch-to-torchscript",
+            {"method": settings_.method, "freeze": settings_.freeze, "optimize": settings_.optimize},
+        )
+    elif start.format == "torch":
+        served_format = "torch-compile"
+        chain.then("torch-to-compile", {"mode": conversion.pytorch.compile_mode})
+    elif start.format == "tensorflow":
+        served_format = "tensorflow"
+        chain.then("tensorflow-to-python", {})
+    parity = None
+    if start.golden is not None and start.format != "python":
+        parity = chain.beside(
+            "parity",
+            {"format": served_format, "tolerance": None if tolerance is None else dict(tolerance)},
+            {"model": chain.at, "golden": start.golden},
+        )
+    return Line(conversion.label, backend, chain.at, parity, tolerance, conversion)
+
+
+def _refuse_unused(start: Start, conversion: Conversion, backend: str, place: Place) -> None:
+    """Settings that nothing on this line would read are mistakes, not wishes."""
+    through_onnx = backend in ("onnxruntime", "openvino")
+    for name, asked in (("simplify", conversion.simplify), ("quantize", conversion.quantize is not None)):
+        if asked and not through_onnx:
+            raise SpecError(
+                f"`{name}` works on ONNX, which the line to the backend '{backend}' does not pass",
+                place=place,
+                hint="drop it here, or serve with onnxruntime or openvino",
+            )
+    if conversion.export.opset is not None and (start.format == "onnx" or not through_onnx):
+        raise SpecError(
+            "`export.opset` is for sources that are exported to ONNX",
+            place=place,
+            found=f"a source in {start.format} for the backend '{backend}'",
+        )
+
+
+@dataclass(slots=True)
+class _Chain:
+    """Nodes of one line, each reading the one before as ``model``."""
+
+    graph: Graph
+    model: str
+    label: str
+    at: str
+
+    def then(self, step: str, config: Mapping[str, Any]) -> None:
+        self.at = self.beside(step, config, {"model": self.at})
+
+    def beside(self, step: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+        for node in self.graph.nodes.values():
+            if (node.model, node.step, node.config, node.inputs) == (self.model, step, config, inputs):
+                return node.id
+        name = f"{self.model}/{step}"
+        if name in self.graph.nodes:
+            name = f"{name}.{self.label}"
+        return self.graph.add(Node(name, self.model, step, config, inputs))

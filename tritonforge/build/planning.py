@@ -1,0 +1,123 @@
+"""The graph of a spec on one platform."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tritonforge.build.graph import Graph, Line, ModelNodes, Node
+from tritonforge.build.imports import Importing, extra_files, golden_axes, golden_ranges, plan_import
+from tritonforge.build.lines import BACKENDS, Start, plan_line
+from tritonforge.errors import ForgeError, SpecError, did_you_mean
+from tritonforge.sources.resolve import Resolver
+from tritonforge.spec.conversion.effective import conversions
+from tritonforge.spec.load import LoadedSpec
+from tritonforge.spec.models import ModelSpec
+from tritonforge.spec.platform import Platform
+
+DEFAULT_LARGEST_BATCH: Final = 8
+"""The largest batch that golden cases have where the spec leaves `max_batch_size` to the template."""
+
+
+def wanted_on(only: list[str] | None, platform: Platform) -> bool:
+    """Whether a model, ensemble or gate is asked for on this platform."""
+    return only is None or platform.name in only
+
+
+def plan_graph(loaded: LoadedSpec, platform: Platform, resolver: Resolver) -> Graph:
+    """The graph of every model that the platform wants. A model that cannot be planned leaves the others untouched."""
+    graph = Graph()
+    for name, model in loaded.spec.models.items():
+        if not wanted_on(model.only, platform):
+            continue
+        try:
+            graph.models[name] = _plan_model(Importing(graph, name, model, loaded, resolver), platform)
+        except ForgeError as error:
+            graph.errors[name] = error
+    return graph
+
+
+def _plan_model(asked: Importing, platform: Platform) -> ModelNodes:
+    graph, name, model = asked.graph, asked.name, asked.model
+    imported = plan_import(asked)
+    golden = None
+    if imported.format != "python" or imported.kind == "processor":
+        golden = _golden(asked, imported.kind, imported.format, imported.node, platform)
+    start = Start(name, imported.format, imported.node, golden)
+    override = model.platforms.get(platform.name)
+    lines = []
+    for conversion in conversions(model):
+        backend = (override.backend if override else None) or conversion.backend or BACKENDS[imported.format][0]
+        at = ("variants", conversion.label, "backend") if conversion.label in model.variants else ("backend",)
+        lines.append(plan_line(graph, start, conversion, backend, asked.place(*at)))
+    served, chosen_by = _served(asked, tuple(lines), platform)
+    return ModelNodes(
+        imported.kind,
+        imported.format,
+        imported.node,
+        tuple(lines),
+        served,
+        golden,
+        _folder_files(asked),
+        chosen_by,
+    )
+
+
+def _served(asked: Importing, lines: tuple[Line, ...], platform: Platform) -> tuple[tuple[Line, ...], str | None]:
+    """The lines of the release, and what chose among variants (``spec``, ``lock``, or ``order``)."""
+    model = asked.model
+    if not model.variants:
+        return lines, None
+    override = model.platforms.get(platform.name)
+    choice = asked.resolver.lock.choices.get(platform.name, {}).get(asked.name)
+    by_label = {line.label: line for line in lines}
+    if override is not None and override.variant is not None:
+        if override.variant not in by_label:
+            raise SpecError(
+                f"the model has no variant '{override.variant}'",
+                place=asked.place("platforms", platform.name, "variant"),
+                hint=did_you_mean(override.variant, by_label),
+            )
+        return (by_label[override.variant],), "spec"
+    if choice is not None and choice.variant in by_label:
+        return (by_label[choice.variant],), "lock"
+    return (lines[0],), "order"
+
+
+def _golden(asked: Importing, kind: str, format_: str, imported: str, platform: Platform) -> str:
+    model = asked.model
+    override = model.platforms.get(platform.name)
+    stated = (
+        override.max_batch_size
+        if override is not None and override.max_batch_size is not None
+        else model.max_batch_size
+    )
+    largest = DEFAULT_LARGEST_BATCH if stated is None else max(1, stated)
+    config = {
+        "format": "huggingface" if kind in ("huggingface", "processor") else format_,
+        "seed": model.golden.seed,
+        "axes": golden_axes(model),
+        "ranges": golden_ranges(model),
+        "batches": sorted({1, min(3, largest), largest}),
+        "tolerance": None if model.golden.tolerance is None else model.golden.tolerance.model_dump(exclude_none=True),
+    }
+    files = {}
+    for pattern in model.golden.inputs:
+        files.update(asked.resolver.glob(pattern, asked.place("golden", "inputs")))
+    return asked.graph.add(Node(f"{asked.name}/golden", asked.name, "golden", config, {"model": imported}, files))
+
+
+def _folder_files(asked: Importing) -> str | None:
+    model: ModelSpec = asked.model
+    if not model.folder_files:
+        return None
+    files = extra_files(asked, model.folder_files, ("folder_files",))
+    for path in files:
+        first = path.split("/", 1)[0]
+        if first == "config.pbtxt" or first[:1].isdigit() or first == "configs":
+            raise SpecError(
+                "this path belongs to Triton",
+                place=asked.place("folder_files", path),
+                expected="neither config.pbtxt, nor configs/, nor a name that begins with a digit",
+                found=path,
+            )
+    return asked.graph.add(Node(f"{asked.name}/folder-files", asked.name, "collect", {}, {}, files))

@@ -1,0 +1,1 @@
+"""How a source of each framework is loaded: one file a framework."""
