@@ -157,7 +157,7 @@ def _platform(
     record = read_record(record_file)
     graph = plan_graph(workspace.loaded, platform, workspace.resolver(lock, update=options.update_sources))
     observer.platform(platform, graph)
-    results = _run(workspace, folder.root / "logs", graph, record, options, observer)
+    results = run_steps(workspace, folder.root / "logs", graph, record, options, observer)
     failures = [ModelFailure(name, error) for name, error in graph.errors.items()]
     needed = _needed(graph)
     failures += [
@@ -242,9 +242,20 @@ def _keep_record(path: Path, record: BuildRecord, *, changed: bool) -> None:
             write_record(path, record)
 
 
-def _run(
-    workspace: Workspace, logs: Path, graph: Graph, record: BuildRecord, options: BuildOptions, observer: Observer
+def run_steps(
+    workspace: Workspace,
+    logs: Path,
+    graph: Graph,
+    record: BuildRecord,
+    options: BuildOptions,
+    observer: Observer | None = None,
 ) -> dict[str, NodeResult]:
+    """Run what of a graph is not in the store; every node's result by id.
+
+    Raises:
+        Interrupted: what was finished stays in the store.
+    """
+    observer = observer or Observer()
     budget = Budget.of_this_machine(options.jobs)
     everything = "*" in options.force
     models = workspace.loaded.spec.models

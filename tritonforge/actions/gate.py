@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tritonforge.actions.live import LiveServer, ServerChoice, embedded_runtime, open_server, same_server
+from tritonforge.actions.load_data import load_data
 from tritonforge.actions.loading import load_or_fail
 from tritonforge.actions.served import served_differently
 from tritonforge.actions.show import gate_key
 from tritonforge.actions.workspace import Workspace
 from tritonforge.artifact.digest import digest_of
-from tritonforge.artifact.generate import axis_sizes, make_inputs
-from tritonforge.artifact.tensors import read_cases
 from tritonforge.build.planning import wanted_on
-from tritonforge.errors import CheckFailed, EnvironmentLacks, Interrupted, UsageError, did_you_mean
+from tritonforge.errors import CheckFailed, Interrupted, UsageError, did_you_mean
 from tritonforge.interruption import interruptible
 from tritonforge.measure import (
     GateEvidence,
@@ -30,7 +29,6 @@ from tritonforge.measure import (
     judge,
     version,
     worst,
-    write_input_data,
 )
 from tritonforge.measure import run as run_perf
 from tritonforge.repository.release import Release
@@ -40,8 +38,6 @@ from tritonforge.spec.platform import Platform
 if TYPE_CHECKING:
     from tritonforge.measure import GateResult, Level
     from tritonforge.triton.embedded.runtime import Runtime
-
-MAX_CASES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +186,9 @@ def _one(
         raise UsageError(f"the gate '{name}' asks over {gate.protocol}, and that address of the server is not known")
     slo = Slo(**gate.slo.model_dump())
     with tempfile.TemporaryDirectory(prefix="tritonforge-gate-") as work:
-        data, shapes = _input_data(release, gate, Path(work))
+        data, shapes = load_data(
+            release, gate.model, Path(work), batch_size=gate.batch_size, axes=gate.axes, asking="the gate"
+        )
         run = PerfRun(
             program=runtime.perf_analyzer,
             model=gate.model,
@@ -256,46 +254,3 @@ def _metrics(server: LiveServer) -> str | None:
     except httpx.HTTPError:
         return None
     return answer.text
-
-
-def _input_data(release: Release, gate: GateSpec, work: Path) -> tuple[Path, Mapping[str, tuple[int, ...]]]:
-    """The load: the golden cases of one item where there are any, generated inputs otherwise.
-
-    Raises:
-        CheckFailed: the model's largest batch is smaller than the gate's.
-    """
-    entry = release.served(gate.model)
-    signature = release.signature(gate.model)
-    if gate.batch_size > max(1, int(entry["max_batch_size"])):
-        raise CheckFailed(
-            f"the gate asks for larger batches than '{gate.model}' takes",
-            expected=f"{entry['max_batch_size']} at most",
-            found=str(gate.batch_size),
-        )
-    cases: list[Mapping[str, Any]] = []
-    folder = release.golden_folder(str(entry["name"])) / "files"
-    if folder.is_dir():
-        cases = [case.inputs for case in read_cases(folder).cases if case.item]
-    if not cases:
-        sizes = {**axis_sizes(signature, {}, largest=True), **gate.axes}
-        made = make_inputs(signature, batch=1, sizes=sizes, seed=0, ranges=None)
-        cases = [_item(made, signature.batched)]
-        for path in sorted(release.golden_folder(str(entry["name"])).glob("*/cases.json")):
-            # Declared value ranges are in the generated cases: their first item is a valid request.
-            first = read_cases(path.parent).cases[0]
-            cases = [_item(first.inputs, signature.batched)]
-    outline = {name: getattr(array, "shape", ()) for name, array in cases[0].items()}
-    alike = [case for case in cases if {name: getattr(array, "shape", ()) for name, array in case.items()} == outline]
-    if not alike:
-        raise EnvironmentLacks("there is nothing to ask the model")
-    dynamic = {
-        tensor.name: tuple(int(size) for size in outline[tensor.name])
-        for tensor in signature.inputs
-        if tensor.name in outline and -1 in tensor.dims(signature.batched)
-    }
-    return write_input_data(work / "input.json", alike[:MAX_CASES], batch_size=gate.batch_size), dynamic
-
-
-def _item(inputs: Mapping[str, Any], batched: bool) -> dict[str, Any]:
-    """The first item of a batch."""
-    return {name: array[0] if batched else array for name, array in inputs.items()}

@@ -140,7 +140,7 @@ def validate(
             for entry in release.models():
                 if entry["folder"] == first["folder"]:
                     progress(f"{entry['folder']}: golden cases")
-                    models.append(_one(release, entry, server, loaded[entry["folder"]]))
+                    models.append(validate_entry(release, entry, server, loaded[entry["folder"]]))
         described = server.describe()
     result = Validation(release.digest, platform.name, described, models)
     hardware = describe().to_json()
@@ -179,7 +179,8 @@ def _known(workspace: Workspace, release: Release, platform: str, choice: Server
     return Validation(release.digest, platform, server, models, reused=True)
 
 
-def _one(release: Release, entry: Mapping[str, Any], server: LiveServer, loaded: Loaded) -> ModelValidation:
+def validate_entry(release: Release, entry: Mapping[str, Any], server: LiveServer, loaded: Loaded) -> ModelValidation:
+    """Hold one loaded version of a folder to its config and its golden cases."""
     model = ModelValidation(entry["folder"], entry["name"], entry["version"], entry["artifact"], entry["config"])
     model.overridden = loaded.overridden
     if loaded.error is not None:

@@ -20,6 +20,8 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "init": ("tritonforge.cli.init:init", "Write a commented forge.yaml."),
     "plan": ("tritonforge.cli.build:plan", "Show what a build would run, and why."),
     "build": ("tritonforge.cli.build:build", "Build the models and publish a release."),
+    "choose": ("tritonforge.cli.choose:choose", "Measure the variants of a model, and choose the one to serve."),
+    "replay": ("tritonforge.cli.replay:replay", "Run failing cases of a comparison again."),
     "config": ("tritonforge.cli.config:config", "Show a model's config.pbtxt and where each field came from."),
     "validate": ("tritonforge.cli.serve:validate", "Load a release in a live Triton and compare its answers."),
     "serve": ("tritonforge.cli.serve:serve", "Serve a release until interrupted."),

@@ -1,0 +1,60 @@
+"""What a measured model is asked: its golden cases where it has any, generated inputs otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from tritonforge.artifact.generate import axis_sizes, make_inputs
+from tritonforge.artifact.tensors import read_cases
+from tritonforge.errors import CheckFailed, EnvironmentLacks
+from tritonforge.measure import write_input_data
+from tritonforge.repository.release import Release
+
+MAX_CASES: Final = 32
+
+
+def load_data(
+    release: Release, model: str, work: Path, *, batch_size: int, axes: Mapping[str, int], asking: str
+) -> tuple[Path, Mapping[str, tuple[int, ...]]]:
+    """A data file for perf_analyzer below ``work``, and the shapes of inputs with dynamic axes (without the batch).
+
+    Raises:
+        CheckFailed: the model's largest batch is smaller than ``batch_size``; ``asking`` is who wants it.
+    """
+    entry = release.served(model)
+    signature = release.signature(model)
+    if batch_size > max(1, int(entry["max_batch_size"])):
+        raise CheckFailed(
+            f"{asking} asks for larger batches than '{model}' takes",
+            expected=f"{entry['max_batch_size']} at most",
+            found=str(batch_size),
+        )
+    cases: list[Mapping[str, Any]] = []
+    folder = release.golden_folder(str(entry["name"])) / "files"
+    if folder.is_dir():
+        cases = [case.inputs for case in read_cases(folder).cases if case.item]
+    if not cases:
+        sizes = {**axis_sizes(signature, {}, largest=True), **axes}
+        made = make_inputs(signature, batch=1, sizes=sizes, seed=0, ranges=None)
+        cases = [_item(made, signature.batched)]
+        for path in sorted(release.golden_folder(str(entry["name"])).glob("*/cases.json")):
+            # Declared value ranges are in the generated cases: their first item is a valid request.
+            first = read_cases(path.parent).cases[0]
+            cases = [_item(first.inputs, signature.batched)]
+    outline = {name: getattr(array, "shape", ()) for name, array in cases[0].items()}
+    alike = [case for case in cases if {name: getattr(array, "shape", ()) for name, array in case.items()} == outline]
+    if not alike:
+        raise EnvironmentLacks("there is nothing to ask the model")
+    dynamic = {
+        tensor.name: tuple(int(size) for size in outline[tensor.name])
+        for tensor in signature.inputs
+        if tensor.name in outline and -1 in tensor.dims(signature.batched)
+    }
+    return write_input_data(work / "input.json", alike[:MAX_CASES], batch_size=batch_size), dynamic
+
+
+def _item(inputs: Mapping[str, Any], batched: bool) -> dict[str, Any]:
+    """The first item of a batch."""
+    return {name: array[0] if batched else array for name, array in inputs.items()}
