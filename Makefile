@@ -2,10 +2,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# The one package outside the locks: its CPU and its CUDA build have one version, and a machine's pip chooses between them.
+TORCH := 2.13.0
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 SPEC := repositories/file-type/forge.yaml
 FORGE := $(BIN)/tritonforge
 
-.PHONY: demo test check lint types layers format docs lock bench clean
+.PHONY: demo test check format docs table lock clean
 
 demo: $(VENV)/.demo
 	@$(FORGE) build --spec $(SPEC)
@@ -25,7 +28,7 @@ test: $(VENV)/.test
 check: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict tritonforge
+	$(BIN)/mypy --strict tritonforge benchmarks
 	$(BIN)/lint-imports
 
 format: $(VENV)/.test
@@ -35,25 +38,32 @@ format: $(VENV)/.test
 docs: $(VENV)/.test
 	$(BIN)/python -c "from tritonforge.spec.schema import reference_page; print(reference_page(), end='')" > docs/spec.md
 
-# Needs uv (https://pypi.org/project/uv). Existing pins are kept where they still fit.
+# The table of sources and backends, made by building and serving every pair (about a quarter of an hour).
+table: $(VENV)/.test
+	TRITONFORGE_UPDATE_TABLE=1 $(BIN)/python -m pytest tests/live/test_table.py -m slow
+
+# Needs uv (https://pypi.org/project/uv). Existing pins are kept where they still fit, and both locks agree.
+LOCK := uv pip compile pyproject.toml - --universal --python-version 3.11 --generate-hashes --no-annotate \
+  --custom-compile-command "make lock" --no-emit-package torch
 lock:
-	uv pip compile pyproject.toml --extra simplify --universal --python-version 3.11 --generate-hashes --no-annotate \
-	  --custom-compile-command "make lock" -o requirements.lock
-	uv pip compile pyproject.toml --extra simplify --extra dev --extra docker --universal --python-version 3.11 \
-	  --generate-hashes --no-annotate --custom-compile-command "make lock" -o requirements-dev.lock
+	$(LOCK) --extra simplify -o requirements.lock </dev/null
+	echo "torch==$(TORCH)" | $(LOCK) --extra dev -c requirements.lock -o requirements-dev.lock
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tritonforge needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: requirements.lock pyproject.toml | $(VENV)/bin/python
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(PIP) --require-hashes -r requirements.lock
+	$(PIP) --no-deps -e .
 	@touch $@
 
-$(VENV)/.test: requirements-dev.lock pyproject.toml | $(VENV)/bin/python
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+# The lock is complete, so it needs no resolution (--no-deps), which would look for torch. Then pip finds what torch
+# depends on in place; where it took a CUDA build, it fetches the libraries of that as well.
+$(VENV)/.test: requirements-dev.lock pyproject.toml Makefile | $(VENV)/bin/python
+	$(PIP) --require-hashes --no-deps -r requirements-dev.lock
+	$(PIP) torch==$(TORCH)
+	$(PIP) --no-deps -e .
 	@touch $@ $(VENV)/.demo
 
 clean:
