@@ -90,6 +90,59 @@ def with_dead_weight() -> onnx.ModelProto:
     return model(nodes, [value("x", ["N", 4])], [value("y", ["N", 4])], [constant("c", np.ones(4, np.float32))])
 
 
+WIDTH, HEADS = 64, 4
+
+
+def encoder_block(seed: int = 0) -> onnx.ModelProto:
+    """One encoder block over ``[batch, seq, 64]``: attention with four heads, and two dense layers."""
+    rng = np.random.default_rng(seed)
+    weights = {
+        f"w_{name}": (rng.standard_normal(shape) / np.sqrt(shape[0])).astype(np.float32)
+        for name, shape in (
+            ("q", (WIDTH, WIDTH)),
+            ("k", (WIDTH, WIDTH)),
+            ("v", (WIDTH, WIDTH)),
+            ("o", (WIDTH, WIDTH)),
+            ("up", (WIDTH, 4 * WIDTH)),
+            ("down", (4 * WIDTH, WIDTH)),
+        )
+    }
+    weights.update(
+        split=np.int64([0, 0, HEADS, WIDTH // HEADS]),
+        merge=np.int64([0, 0, WIDTH]),
+        scale=np.float32(np.sqrt(WIDTH / HEADS)),
+        gamma=np.ones(WIDTH, np.float32),
+        beta=np.zeros(WIDTH, np.float32),
+    )
+    nodes = []
+    for name in "qkv":
+        nodes += [
+            helper.make_node("MatMul", ["x", f"w_{name}"], [name], name=f"project_{name}"),
+            helper.make_node("Reshape", [name, "split"], [f"{name}_split"]),
+            helper.make_node(
+                "Transpose", [f"{name}_split"], [f"{name}h"], perm=[0, 2, 3, 1] if name == "k" else [0, 2, 1, 3]
+            ),
+        ]
+    nodes += [
+        helper.make_node("MatMul", ["qh", "kh"], ["raw"], name="scores"),
+        helper.make_node("Div", ["raw", "scale"], ["scaled"]),
+        helper.make_node("Softmax", ["scaled"], ["share"], axis=-1),
+        helper.make_node("MatMul", ["share", "vh"], ["mixed"], name="mix"),
+        helper.make_node("Transpose", ["mixed"], ["turned"], perm=[0, 2, 1, 3]),
+        helper.make_node("Reshape", ["turned", "merge"], ["merged"]),
+        helper.make_node("MatMul", ["merged", "w_o"], ["attended"], name="project_o"),
+        helper.make_node("Add", ["x", "attended"], ["first"]),
+        helper.make_node("LayerNormalization", ["first", "gamma", "beta"], ["normal"]),
+        helper.make_node("MatMul", ["normal", "w_up"], ["wide"], name="up"),
+        helper.make_node("Relu", ["wide"], ["active"]),
+        helper.make_node("MatMul", ["active", "w_down"], ["narrow"], name="down"),
+        helper.make_node("Add", ["normal", "narrow"], ["y"]),
+    ]
+    shape = ["batch", "seq", WIDTH]
+    tensors = [constant(name, value) for name, value in weights.items()]
+    return model(nodes, [value("x", shape)], [value("y", shape)], tensors)
+
+
 def save(path: Path, made: onnx.ModelProto) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(made.SerializeToString(deterministic=True))

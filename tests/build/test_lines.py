@@ -5,7 +5,15 @@ from typing import Any
 import pytest
 
 from tritonforge.build.graph import Graph, Line, Node
-from tritonforge.build.lines import BACKENDS, HALF_TOLERANCE, QUANTIZED_TOLERANCE, WHY_NOT, Start, plan_line
+from tritonforge.build.lines import (
+    BACKENDS,
+    BRAIN_TOLERANCE,
+    HALF_TOLERANCE,
+    QUANTIZED_TOLERANCE,
+    WHY_NOT,
+    Start,
+    plan_line,
+)
 from tritonforge.errors import Place, SpecError
 from tritonforge.spec.conversion.effective import Conversion, conversions
 from tritonforge.spec.models import ModelSpec
@@ -78,7 +86,10 @@ def test_what_a_backend_cannot_serve_is_refused_with_the_reason() -> None:
     [
         ("onnxruntime", {}, None),
         ("onnxruntime", {"quantize": {"mode": "dynamic"}}, QUANTIZED_TOLERANCE),
-        ("openvino", {"openvino": {"compress": "fp16"}}, HALF_TOLERANCE),
+        ("openvino", {}, BRAIN_TOLERANCE),
+        ("openvino", {"openvino": {"compress": "fp16"}}, BRAIN_TOLERANCE),
+        ("openvino", {"tolerance": {"abs": 1}}, {"abs": 1}),
+        ("openvino", {"quantize": {"mode": "dynamic"}}, QUANTIZED_TOLERANCE),
         ("onnxruntime", {"quantize": {"mode": "dynamic"}, "tolerance": {"abs": 1}}, {"abs": 1}),
     ],
 )
@@ -86,6 +97,16 @@ def test_the_precision_decides_the_tolerance_unless_the_spec_does(
     backend: str, more: dict[str, Any], tolerance: Any
 ) -> None:
     assert plan("onnx", backend, **more)[1].tolerance == tolerance
+
+
+@pytest.mark.parametrize(("compress", "tolerance"), [("none", None), ("fp16", HALF_TOLERANCE)])
+def test_openvino_is_compared_in_fp32_here_and_in_bf16_where_it_is_served(compress: str, tolerance: Any) -> None:
+    graph = Graph()
+    asked = conversion(openvino={"compress": compress})
+    line = plan_line(graph, start("onnx", graph), asked, "openvino", Place())
+    assert line.parity is not None
+    assert graph.nodes[line.parity].config["tolerance"] == tolerance
+    assert line.tolerance == BRAIN_TOLERANCE
 
 
 @pytest.mark.parametrize(

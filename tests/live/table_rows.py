@@ -201,7 +201,7 @@ def _bert(kind: str, task: str) -> Make:
         import transformers
 
         torch.manual_seed(7)
-        config = transformers.BertConfig(**TEXT, num_labels=3)
+        config = transformers.BertConfig(**TEXT, num_labels=2 if task == "question-answering" else 3)
         return {**_saved(folder, getattr(transformers, kind)(config)), "huggingface": {"task": task}}
 
     return make
@@ -385,7 +385,14 @@ ROWS = (
         H,
     ),
     Row("decoder", "HF text generation (Llama)", "text2", _llama("text-generation"), H),
-    Row("decoder-past", "HF text generation with past (Llama)", "text2", _llama("text-generation-with-past"), H),
+    Row(
+        "decoder-past",
+        "HF text generation with past (Llama)",
+        "text2",
+        _llama("text-generation-with-past"),
+        H,
+        {"python": "a decoder with its cache as tensors is exported: transformers' own cache objects need none in Python"},
+    ),
     Row("vit", "HF image classification (ViT)", "vision", vit, H),
     Row("resnet", "HF image classification (ResNet)", "vision", resnet, H),
     Row("owlv2", "HF zero-shot detection (OWLv2)", "vision", owlv2, H),

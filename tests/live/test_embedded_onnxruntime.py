@@ -274,7 +274,7 @@ def test_options_of_the_native_backend_are_taken(client: Client, write: Any) -> 
 REFUSED = {
     "state": (
         'sequence_batching { state { input_name: "a" output_name: "b" data_type: TYPE_FP32 dims: [1] } }',
-        "implicit state",
+        "configuration expects 2 inputs, model provides 1",
     ),
     "batch_input": (
         'batch_input { kind: BATCH_ELEMENT_COUNT target_name: "c" data_type: TYPE_FP32 source_input: "x" }',

@@ -44,12 +44,47 @@ def test_without_openvino_the_package_is_named(client: Client, write: Any) -> No
 
 
 @pytest.mark.parametrize("shape", [[-1, 3], [1, 3]])
-def test_batches_run(client: Client, write: Any, tmp_path: Any, shape: list[int]) -> None:
+def test_only_full_batches_run(client: Client, write: Any, tmp_path: Any, shape: list[int]) -> None:
     name = f"ov_{abs(shape[0])}_{shape[0] > 0}"
     write(name, f'backend: "openvino" max_batch_size: 4 {TENSORS}', ir(tmp_path, shape))
     client.load(name)
-    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    x = np.arange(12, dtype=np.float32).reshape(4, 3)
     assert client.infer(name, {"x": x})["y"].tolist() == (x + 1).tolist()
+    with pytest.raises(CheckFailed, match="expected requests with batch size '4', got '2'"):
+        client.infer(name, {"x": x[:2]})
+
+
+def test_batches_are_filled_up_where_that_is_asked_for(client: Client, write: Any, tmp_path: Any) -> None:
+    padding = 'parameters { key: "ENABLE_BATCH_PADDING" value { string_value: "YES" } }'
+    write("ov_padded", f'backend: "openvino" max_batch_size: 4 {TENSORS}{padding}', ir(tmp_path, [-1, 3]))
+    client.load("ov_padded")
+    for rows in (1, 3, 4):
+        x = np.arange(3 * rows, dtype=np.float32).reshape(rows, 3)
+        assert client.infer("ov_padded", {"x": x})["y"].tolist() == (x + 1).tolist()
+
+
+def test_a_dynamic_batch_axis_runs_at_any_size_without_triton_batching(
+    client: Client, write: Any, tmp_path: Any
+) -> None:
+    text = f'backend: "openvino" max_batch_size: 0 {TENSORS}'.replace("dims: [3]", "dims: [-1, 3]")
+    write("ov_axis", text, ir(tmp_path, [-1, 3]))
+    client.load("ov_axis")
+    for rows in (1, 5):
+        x = np.arange(3 * rows, dtype=np.float32).reshape(rows, 3)
+        assert client.infer("ov_axis", {"x": x})["y"].tolist() == (x + 1).tolist()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [("HINT_BF16", "maybe", "'HINT_BF16' to be YES"), ("PERFORMANCE_HINT", "fast", "LATENCY/THROUGHPUT")],
+)
+def test_a_wrong_parameter_is_refused(
+    client: Client, write: Any, tmp_path: Any, key: str, value: str, message: str
+) -> None:
+    extra = f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n'
+    write(f"ov_wrong_{key}", f'backend: "openvino" max_batch_size: 4 {TENSORS}{extra}', ir(tmp_path, [-1, 3]))
+    with pytest.raises(CheckFailed, match=message):
+        client.load(f"ov_wrong_{key}")
 
 
 def test_parameters_are_taken(client: Client, write: Any, tmp_path: Any) -> None:

@@ -114,6 +114,42 @@ def test_operators_that_onnx_runtime_lacks_are_named() -> None:
     assert raised.value.found == "my.company::Magic"
 
 
+@pytest.mark.parametrize(
+    ("domain", "owner"),
+    [("ai.onnx.contrib", "onnxruntime-extensions"), ("trt.plugins", "TensorRT plugins"), ("org.pytorch.aten", "ATen")],
+)
+def test_well_known_domains_are_said_to_be_whose_they_are(domain: str, owner: str) -> None:
+    with pytest.raises(CheckFailed, match="operators that ONNX Runtime does not have") as raised:
+        of(foreign(domain))
+    assert raised.value.found == f"{domain}::Magic"
+    assert owner in raised.value.details[0]
+
+
+def test_foreign_operators_are_found_in_branches_and_in_functions() -> None:
+    branch = helper.make_graph(
+        [helper.make_node("Deep", [], ["b"], domain="my.company")], "b", [], [making.value("b", [1])]
+    )
+    node = helper.make_node("If", ["flag"], ["y"], then_branch=branch, else_branch=branch)
+    made = making.model([node], [making.value("flag", [], TensorProto.BOOL)], [making.value("y", [1])])
+    with pytest.raises(CheckFailed) as raised:
+        of(made)
+    assert raised.value.found == "my.company::Deep"
+    outer = foreign("own")
+    body = [helper.make_node("Inner", ["a"], ["b"], domain="other")]
+    outer.functions.append(helper.make_function("own", "Magic", ["a"], ["b"], body, [helper.make_opsetid("", 17)]))
+    with pytest.raises(CheckFailed) as raised:
+        of(outer)
+    assert raised.value.found == "other::Inner"
+
+
+def test_trees_without_standard_operators_need_no_opset_of_them() -> None:
+    node = helper.make_node("Scaler", ["x"], ["y"], domain="ai.onnx.ml", offset=[0.0], scale=[1.0])
+    made = making.model([node], [making.value("x", ["N", 2])], [making.value("y", ["N", 2])])
+    del made.opset_import[:]
+    made.opset_import.append(helper.make_opsetid("ai.onnx.ml", 1))
+    assert of(made).domains == {"ai.onnx.ml": 1}
+
+
 def test_operators_that_the_file_defines_or_microsoft_has_are_taken() -> None:
     assert of(foreign("com.microsoft")).domains["com.microsoft"] == 1
     made = foreign("my.company")

@@ -121,6 +121,32 @@ def test_external_data_comes_along(run: Run, store: LocalStore, tmp_path: Path) 
     assert raised.value.found == "weights.bin"
 
 
+def test_truncated_external_data_is_refused_with_its_sizes(run: Run, tmp_path: Path) -> None:
+    path = making.save_external(tmp_path / "src" / "net.onnx")
+    data = path.with_name("weights.bin")
+    data.write_bytes(data.read_bytes()[:100])
+    with pytest.raises(CheckFailed, match="external data is truncated") as raised:
+        run("import-onnx", onnx_config(), sources={"model.onnx": path, "weights.bin": data})
+    assert raised.value.found == "100 bytes"
+    assert "at least 1024 bytes" in str(raised.value.expected)
+
+
+def test_functions_that_the_model_defines_run(import_onnx: Import) -> None:
+    body = [helper.make_node("Neg", ["a"], ["b"])]
+    made = making.model(
+        [helper.make_node("Minus", ["x"], ["y"], domain="my.company")],
+        [making.value("x", ["N", 4])],
+        [making.value("y", ["N", 4])],
+    )
+    made.opset_import.append(helper.make_opsetid("my.company", 1))
+    made.functions.append(
+        helper.make_function("my.company", "Minus", ["a"], ["b"], body, [helper.make_opsetid("", 17)])
+    )
+    signature = import_onnx(made).signature
+    assert signature is not None
+    assert signature.batched is True
+
+
 def test_a_model_that_onnx_runtime_refuses_is_refused_in_its_words(import_onnx: Import) -> None:
     broken = making.model(
         [helper.make_node("NoSuchOperator", ["x"], ["y"])], [making.value("x", [1])], [making.value("y", [1])]

@@ -138,13 +138,3 @@ class TestSimplify:
     def test_where_nothing_is_to_do_the_bytes_stay(self, run: Run, import_onnx: Import) -> None:
         model = import_onnx(making.batched_add())
         assert run("simplify", {}, inputs={"model": model}).files == model.files
-
-    def test_external_data_is_refused_with_the_way_out(self, run: Run, tmp_path: Path) -> None:
-        from steps.conftest import onnx_config
-
-        path = making.save_external(tmp_path / "src" / "net.onnx")
-        sources = {"model.onnx": path, "weights.bin": path.with_name("weights.bin")}
-        model = run("import-onnx", onnx_config(), sources=sources)
-        with pytest.raises(CheckFailed, match="no models with external data") as raised:
-            run("simplify", {}, inputs={"model": model})
-        assert "drop `simplify: true`" in str(raised.value.hint)

@@ -11,12 +11,13 @@ from typing import Any
 from tritonforge import __version__
 from tritonforge.actions.document import Composed, release_document, steps_behind
 from tritonforge.actions.named_files import check_named_files
+from tritonforge.actions.served_cases import renamed_cases
 from tritonforge.actions.workspace import Workspace
 from tritonforge.artifact.artifact import Artifact
 from tritonforge.artifact.digest import digest_bytes, digest_file, digest_of
 from tritonforge.artifact.generate import make_inputs
 from tritonforge.artifact.signature import Signature
-from tritonforge.artifact.tensors import Case, CaseSet, write_cases
+from tritonforge.artifact.tensors import CASES, Case, CaseSet, write_cases
 from tritonforge.build.graph import Graph, Line, ModelNodes
 from tritonforge.build.planning import wanted_on
 from tritonforge.build.scheduler import NodeResult
@@ -28,6 +29,8 @@ from tritonforge.repository.ensemble import Member, order, wire
 from tritonforge.repository.evidence import EvidenceFolder
 from tritonforge.repository.release import Content, ReleaseDraft, Stored
 from tritonforge.repository.router import Arm, render_router
+from tritonforge.repository.sequence_values import require_batch, sequence_values
+from tritonforge.repository.serving import Serving
 from tritonforge.repository.template import house_templates
 from tritonforge.sources import case_files
 from tritonforge.spec.lock import Lock
@@ -207,6 +210,10 @@ class Composer:
             golden = self._artifact(nodes.golden)
             for path in golden.files:
                 self.files[f"golden/{name}/generated/{path}"] = Stored(golden, path)
+            names = self._artifact(nodes.served[-1].artifact).metadata.get("names")
+            if names:
+                stored = self.workspace.store.blob(golden.files[CASES].sha256)
+                self.files[f"golden/{name}/generated/{CASES}"] = renamed_cases(stored.read_bytes(), names)
         *older, newest = parts
         for part in older:
             self._take("models", name, part)
@@ -224,6 +231,7 @@ class Composer:
             artifact.signature,
             layers=(
                 *self._settings(name, line, artifact),
+                *self._sequence(name, model, artifact),
                 *self._layers("models", name, model),
                 *self._own(name, line),
             ),
@@ -231,6 +239,7 @@ class Composer:
             **({} if line.conversion.max_batch_size is None else {"max_batch_size": line.conversion.max_batch_size}),
         )
         config = generate(request)
+        require_batch(config.message, artifact.metadata, self.loaded.place("models", name))
         number = self._number("models", name, model, artifact.digest)
         folder = folder_name(name, model)
         placed = {}
@@ -262,10 +271,29 @@ class Composer:
 
     def _settings(self, name: str, line: Line, artifact: Artifact) -> tuple[Layer, ...]:
         """What the backend's own settings in the spec say in Triton's words, under everything that `config` says."""
-        values = backend_values(line.backend, line.conversion, artifact)
+        values = backend_values(line.backend, line.conversion, artifact, self._serving(name, line))
         return (Layer(f"`{line.backend}` in the spec", values, lambda path: self.loaded.place("models", name)),) * bool(
             values
         )
+
+    def _serving(self, name: str, line: Line) -> Serving:
+        """What the settings of a backend depend on besides the artefact."""
+        model = self.spec.models[name]
+        override = model.platforms.get(self.platform.name)
+        largest = model.max_batch_size
+        if override is not None and override.max_batch_size is not None:
+            largest = override.max_batch_size
+        if line.conversion.max_batch_size is not None:
+            largest = line.conversion.max_batch_size
+        place = self.loaded.place
+        return Serving(self.platform, largest, model.golden.axes, lambda *path: place("models", name, *path))
+
+    def _sequence(self, name: str, model: ModelSpec, artifact: Artifact) -> tuple[Layer, ...]:
+        """Sequence batching with the states that the artefact has."""
+        if model.sequence is None:
+            return ()
+        values = sequence_values(model.sequence, artifact.metadata)
+        return (Layer("`sequence` in the spec", values, lambda path: self.loaded.place("models", name, "sequence")),)
 
     def _own(self, name: str, line: Line) -> tuple[Layer, ...]:
         """The config that one variant has alone."""

@@ -6,22 +6,27 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from tritonforge.artifact.signature import Signature
-from tritonforge.artifact.tensors import Case, CaseSet
+from tritonforge.artifact.tensors import Case, CaseSet, takes
 
 if TYPE_CHECKING:
     import numpy as np
 
 
 def expand(cases: CaseSet, signature: Signature, largest: int) -> Iterator[Case]:
-    """Cases of one item as batches of one, of an odd number, and of the largest; others as they are."""
+    """Cases of one item as batches of one, of an odd number, and of the largest; others as they are.
+
+    A case of another shape than the model takes is left out: a variant may fix sizes that its source leaves open. So
+    are sequences, whose requests go one after the other (``actions/sequences.py``).
+    """
     import numpy as np
 
-    generated = [case for case in cases.cases if not case.item]
+    fitting = [case for case in cases.cases if not case.sequence and takes(signature, case)]
+    generated = [case for case in fitting if not case.item]
     if not signature.batched:
         yield from generated
     elif largest > 0:
         yield from _generated_batches(generated, largest)
-    items = [case for case in cases.cases if case.item]
+    items = [case for case in fitting if case.item]
     if not items:
         return
     if not signature.batched:

@@ -49,7 +49,7 @@ def _config_problems(published: Any, served: Any, skip: set[str]) -> list[str]:
                 if group.kind != found.kind or (group.count and group.count != found.count):
                     problems.append(f"instance_group is served as {found.count} × kind {found.kind}")
             continue
-        if name in ("optimization", "dynamic_batching", "sequence_batching", "ensemble_scheduling"):
+        if name in ("optimization", "dynamic_batching", "sequence_batching", "oldest", "direct", "ensemble_scheduling"):
             problems += [f"{name}: {text}" for text in _config_problems(value, other, set())]
             continue
         if value != other:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from tritonforge.actions import sequences
 from tritonforge.actions.chain import chained_cases, ensemble_folder
 from tritonforge.actions.compose import evidence_key
 from tritonforge.actions.expand import expand
@@ -195,14 +197,18 @@ def validate_entry(release: Release, entry: Mapping[str, Any], server: LiveServe
     except ForgeError as error:
         model.problems.append(str(error))
     if entry["folder"] == entry["name"]:
-        _golden(release, entry, server, model)
+        _golden(release, entry, server, model, loaded.published)
+        kept = sequences.emulated(loaded.published, server.choice.kind)
+        model.note = "; ".join(text for text in (model.note, kept) if text) or None
     else:
         model.note = f"answers are checked through '{entry['name']}'"
     model.seconds = loaded.seconds + time.monotonic() - clock
     return model
 
 
-def _golden(release: Release, entry: Mapping[str, Any], server: LiveServer, model: ModelValidation) -> None:
+def _golden(
+    release: Release, entry: Mapping[str, Any], server: LiveServer, model: ModelValidation, published: Any
+) -> None:
     signature = Signature.from_json(entry["signature"])
     largest = int(entry["max_batch_size"])
     folder = release.golden_folder(entry["name"])
@@ -214,6 +220,7 @@ def _golden(release: Release, entry: Mapping[str, Any], server: LiveServer, mode
         sets = [replace(cases, tolerance=cases.tolerance or entry["tolerance"]) for cases in sets]
     for cases in sets:
         _ask(server, model, signature, cases, largest)
+        _ask_sequences(server, model, signature, cases, published)
     compared = any(case.compared for case in model.cases)
     ensemble = None if compared else ensemble_folder(release, entry)
     if ensemble is not None:
@@ -237,6 +244,36 @@ def _ask(server: LiveServer, model: ModelValidation, signature: Signature, cases
                 model.cases.append(_run_case(server, model, signature, cases, case, protocol))
 
 
+def _ask_sequences(
+    server: LiveServer, model: ModelValidation, signature: Signature, cases: CaseSet, published: Any
+) -> None:
+    """The cases that are sequences, as many side by side as the model takes; over each protocol under the same ids."""
+    chosen = [case for case in cases.cases if case.sequence]
+    at_once = sequences.slots(published) if published.HasField("sequence_batching") else 1
+    ranks = {tensor.name: 1 + len(tensor.shape) for tensor in (*signature.inputs, *signature.outputs)}
+    number = 1 + secrets.randbelow(1 << 48)
+    for protocol in PROTOCOLS:
+        if not chosen or not server.speaks(protocol):
+            continue
+        answers = sequences.ask(
+            server.client,
+            model.folder,
+            model.version,
+            chosen,
+            cases.datatypes,
+            batched=signature.batched,
+            at_once=at_once,
+            protocol="grpc" if protocol == "grpc" else "http",
+            first_id=number,
+        )
+        for case, outputs in answers:
+            model.cases.append(
+                CaseResult(case.name, protocol, False, outputs.message)
+                if isinstance(outputs, ForgeError)
+                else _judge(cases, case, protocol, outputs, ranks)
+            )
+
+
 def _run_case(
     server: LiveServer, model: ModelValidation, signature: Signature, cases: CaseSet, case: Case, protocol: str
 ) -> CaseResult:
@@ -252,6 +289,13 @@ def _run_case(
         )
     except ForgeError as error:
         return CaseResult(case.name, protocol, False, error.message)
+    return _judge(cases, case, protocol, outputs, ranks)
+
+
+def _judge(
+    cases: CaseSet, case: Case, protocol: str, outputs: Mapping[str, Any], ranks: Mapping[str, int]
+) -> CaseResult:
+    """The answers to a case against those that it expects."""
     differences: list[Difference] = []
     for name, expected in case.outputs.items():
         if name not in outputs:

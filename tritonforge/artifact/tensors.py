@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tritonforge.artifact.datatypes import BY_NAME
+from tritonforge.artifact.signature import Signature
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,12 +25,17 @@ TENSORS: Final = "tensors.bin"
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Inputs and the outputs that are expected; ``item`` when the tensors are one item without a batch axis."""
+    """Inputs and the outputs that are expected; ``item`` when the tensors are one item without a batch axis.
+
+    ``sequence`` when they are the requests of a sequence, in order on a leading axis of their own; the rows of a batch
+    are then sequences side by side.
+    """
 
     name: str
     inputs: Mapping[str, np.ndarray[Any, Any]]
     outputs: Mapping[str, np.ndarray[Any, Any]]
     item: bool = False
+    sequence: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,22 @@ def from_bytes(data: bytes, datatype: str, shape: Iterable[int]) -> np.ndarray[A
     return np.frombuffer(data, dtype=np.dtype(numpy_name)).reshape(shape).copy()
 
 
+def takes(signature: Signature, case: Case) -> bool:
+    """Whether the inputs of a case have the fixed sizes that the signature states."""
+    shapes = {tensor.name: tensor.shape for tensor in signature.inputs}
+    for name, value in case.inputs.items():
+        shape = shapes.get(name, ())
+        if case.item and signature.batched:
+            shape = shape[1:]
+        if case.sequence:
+            shape = ("requests", *shape)
+        if len(shape) == value.ndim and any(
+            isinstance(dim, int) and dim != size for dim, size in zip(shape, value.shape, strict=True)
+        ):
+            return False
+    return True
+
+
 def write_cases(folder: Path, cases: CaseSet) -> None:
     """Write ``cases.json`` and ``tensors.bin`` into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -90,9 +112,8 @@ def write_cases(folder: Path, cases: CaseSet) -> None:
             return entries
 
         for case in cases.cases:
-            listed.append(
-                {"name": case.name, "item": case.item, "inputs": put(case.inputs), "outputs": put(case.outputs)}
-            )
+            entry = {"name": case.name, "item": case.item, "inputs": put(case.inputs), "outputs": put(case.outputs)}
+            listed.append({**entry, "sequence": True} if case.sequence else entry)
     document = {"schema": 1, "reference": cases.reference, "tolerance": cases.tolerance, "cases": listed}
     (folder / CASES).write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
@@ -112,7 +133,13 @@ def read_cases(folder: Path) -> CaseSet:
             return tensors
 
         cases = tuple(
-            Case(item["name"], get(item["inputs"]), get(item["outputs"]), bool(item["item"]))
+            Case(
+                item["name"],
+                get(item["inputs"]),
+                get(item["outputs"]),
+                bool(item["item"]),
+                bool(item.get("sequence", False)),
+            )
             for item in document["cases"]
         )
     return CaseSet(document["reference"], cases, datatypes, document["tolerance"])

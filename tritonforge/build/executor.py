@@ -112,7 +112,7 @@ class LocalExecutor:
             # Threads inside a step would compete with the other workers: a step's cores are the scheduler's to give.
             environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
             worker = subprocess.Popen(
-                [sys.executable, "-m", "tritonforge.build.worker", str(os.getpid())],
+                [sys.executable, "-P", "-m", "tritonforge.build.worker", str(os.getpid())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,6 +16,7 @@ from tritonforge.runners.onnx import MODEL
 from tritonforge.runners.probe import declared
 from tritonforge.sources import onnx_file
 from tritonforge.sources.formats import detect
+from tritonforge.sources.huggingface.files import model_files, processor_files
 from tritonforge.sources.resolve import Resolver, SourceFile
 from tritonforge.spec.load import LoadedSpec
 from tritonforge.spec.models import ModelSpec
@@ -219,7 +221,11 @@ def _onnx(asked: Importing, kind: str, sources: Mapping[str, SourceFile]) -> str
     main = sources[networks[0]] if networks else next(iter(sources.values()))
     files = {MODEL: main, **_external(main, asked.resolver)}
     files.update(extra_files(asked, asked.model.files, ("files",), files))
-    return _node(asked, "import-onnx", _shared_config(asked.model), files)
+    config = _shared_config(asked.model)
+    if asked.model.sequence is not None:
+        # What the spec says of tensors is about those that clients see: a later step makes them.
+        config = {**config, "inputs": {}, "outputs": {}, "batched": False}
+    return _node(asked, "import-onnx", config, files)
 
 
 def _torch(asked: Importing, kind: str, sources: Mapping[str, SourceFile]) -> str:
@@ -256,24 +262,35 @@ def _huggingface(asked: Importing, kind: str, sources: Mapping[str, SourceFile])
     model = asked.model
     recipe = {"kind": kind, **model.huggingface.model_dump(), "source": str(model.source)}
     config = {"recipe": recipe, **_shared_config(model)}
-    files = _under("model", sources)
+    files = _under("model", {name: sources[name] for name in model_files(sources)})
     return _node(asked, "import-huggingface", config, files)
 
 
 def _processor(asked: Importing, kind: str, sources: Mapping[str, SourceFile]) -> str:
     model = asked.model
     config = {"recipe": {**model.huggingface.model_dump(), "source": str(model.source)}, **_shared_config(model)}
-    files = _under("model", sources)
+    files = _under("model", {name: sources[name] for name in processor_files(sources)})
     return _node(asked, "package-processor", config, files)
 
 
 def _tensorflow(asked: Importing, kind: str, sources: Mapping[str, SourceFile]) -> str:
     model, tensorflow = asked.model, asked.model.tensorflow
-    files = _under("model", sources)
+    files = _under("model", {**sources, **_shards(sources, asked.resolver)})
     files.update(_under("code", extra_files(asked, tensorflow.code, ("tensorflow", "code"))))
     recipe = {"kind": kind, **tensorflow.model_dump(exclude={"code"})}
     config = {"recipe": recipe, **_shared_config(model)}
     return _node(asked, "import-tensorflow", config, files)
+
+
+def _shards(sources: Mapping[str, SourceFile], resolver: Resolver) -> dict[str, SourceFile]:
+    """The data files of a TensorFlow checkpoint that is named by its ``.index`` alone."""
+    if len(sources) != 1:
+        return {}
+    (index,) = sources.values()
+    if index.path.suffix != ".index":
+        return {}
+    beside = sorted(index.path.parent.glob(f"{glob.escape(index.path.stem)}.data-*"))
+    return {path.name: SourceFile(path, *resolver.digests.digest(path)) for path in beside if path.is_file()}
 
 
 def _external(main: SourceFile, resolver: Resolver) -> dict[str, SourceFile]:

@@ -34,15 +34,22 @@ QUANTIZED_TOLERANCE: Final = {"cosine": 0.98}
 HALF_TOLERANCE: Final = {"abs": 1e-2, "rel": 1e-2}
 """FP16 weights: some units in the last place, 2^-11 each, added up over a row."""
 
+BRAIN_TOLERANCE: Final = {"abs": 5e-2, "rel": 5e-2}
+"""Served in BF16: some units in the last place, 2^-8 each."""
+
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where lines of one model begin: its imported source and, where there is one, its golden cases."""
+    """Where lines of one model begin: its imported source and, where there are some, its golden cases.
+
+    ``sequence`` configures the step that gives the graph of a model with states its implicit ones.
+    """
 
     model: str
     format: str
     imported: str
     golden: str | None
+    sequence: Mapping[str, Any] | None = None
 
 
 def plan_line(graph: Graph, start: Start, conversion: Conversion, backend: str, place: Place) -> Line:
@@ -68,10 +75,12 @@ def plan_line(graph: Graph, start: Start, conversion: Conversion, backend: str, 
         if start.format == "torch":
             chain.then(
                 "torch-to-onnx",
-                {"opset": conversion.export.opset, "exporters": list(conversion.export.exporters)},
+                {"opset": conversion.export.opset, "exporters": conversion.export.exporters},
             )
         elif start.format == "tensorflow":
             chain.then("tensorflow-to-onnx", {"opset": conversion.export.opset})
+        if start.sequence is not None:
+            chain.then("stateful", start.sequence)
         if conversion.simplify:
             chain.then("simplify", {})
         if conversion.quantize is not None:
@@ -79,7 +88,7 @@ def plan_line(graph: Graph, start: Start, conversion: Conversion, backend: str, 
             tolerance = tolerance or QUANTIZED_TOLERANCE
         if backend == "openvino":
             served_format = "openvino"
-            chain.then("onnx-to-openvino", conversion.openvino.model_dump())
+            chain.then("onnx-to-openvino", conversion.openvino.built())
             if conversion.openvino.compress == "fp16":
                 tolerance = tolerance or HALF_TOLERANCE
         elif conversion.onnxruntime.optimize != "none" or conversion.onnxruntime.format == "ort":
@@ -108,11 +117,22 @@ def plan_line(graph: Graph, start: Start, conversion: Conversion, backend: str, 
             {"format": served_format, "tolerance": None if tolerance is None else dict(tolerance)},
             {"model": chain.at, "golden": start.golden},
         )
+    if backend == "openvino" and conversion.tolerance is None and conversion.quantize is None:
+        # Compared in FP32 here, whatever the processor; served in BF16 where the processor has it.
+        tolerance = BRAIN_TOLERANCE
     return Line(conversion.label, backend, chain.at, parity, tolerance, conversion)
 
 
 def _refuse_unused(start: Start, conversion: Conversion, backend: str, place: Place) -> None:
     """Settings that nothing on this line would read are mistakes, not wishes."""
+    if start.sequence is not None and backend != "onnxruntime":
+        raise SpecError(
+            "`sequence` gives states to an ONNX graph for the onnxruntime backend",
+            place=place,
+            expected="backend: onnxruntime",
+            found=backend,
+            hint="a model that keeps its states itself says `sequence_batching` under `config:`",
+        )
     through_onnx = backend in ("onnxruntime", "openvino")
     for name, asked in (("simplify", conversion.simplify), ("quantize", conversion.quantize is not None)):
         if asked and not through_onnx:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from tritonforge.build.graph import Graph, Line, ModelNodes, Node
 from tritonforge.build.imports import Importing, extra_files, golden_axes, golden_ranges, plan_import
 from tritonforge.build.lines import BACKENDS, Start, plan_line
+from tritonforge.build.sequences import sequence_config
 from tritonforge.errors import ForgeError, SpecError, did_you_mean
 from tritonforge.sources.resolve import Resolver
 from tritonforge.spec.conversion.effective import conversions
@@ -39,10 +41,11 @@ def plan_graph(loaded: LoadedSpec, platform: Platform, resolver: Resolver) -> Gr
 def _plan_model(asked: Importing, platform: Platform) -> ModelNodes:
     graph, name, model = asked.graph, asked.name, asked.model
     imported = plan_import(asked)
+    sequence = sequence_config(asked, imported.format, _stated_batch(model, platform))
     golden = None
     if imported.format != "python" or imported.kind == "processor":
-        golden = _golden(asked, imported.kind, imported.format, imported.node, platform)
-    start = Start(name, imported.format, imported.node, golden)
+        golden = _golden(asked, imported.kind, imported.format, imported.node, platform, sequence)
+    start = Start(name, imported.format, imported.node, golden, sequence)
     override = model.platforms.get(platform.name)
     lines = []
     for conversion in conversions(model):
@@ -83,14 +86,20 @@ def _served(asked: Importing, lines: tuple[Line, ...], platform: Platform) -> tu
     return (lines[0],), "order"
 
 
-def _golden(asked: Importing, kind: str, format_: str, imported: str, platform: Platform) -> str:
-    model = asked.model
+def _stated_batch(model: ModelSpec, platform: Platform) -> int | None:
     override = model.platforms.get(platform.name)
-    stated = (
+    return (
         override.max_batch_size
         if override is not None and override.max_batch_size is not None
         else model.max_batch_size
     )
+
+
+def _golden(
+    asked: Importing, kind: str, format_: str, imported: str, platform: Platform, sequence: Mapping[str, Any] | None
+) -> str:
+    model = asked.model
+    stated = _stated_batch(model, platform)
     largest = DEFAULT_LARGEST_BATCH if stated is None else max(1, stated)
     config = {
         "format": "huggingface" if kind in ("huggingface", "processor") else format_,
@@ -103,7 +112,9 @@ def _golden(asked: Importing, kind: str, format_: str, imported: str, platform: 
     files = {}
     for pattern in model.golden.inputs:
         files.update(asked.resolver.glob(pattern, asked.place("golden", "inputs")))
-    return asked.graph.add(Node(f"{asked.name}/golden", asked.name, "golden", config, {"model": imported}, files))
+    step = "golden" if sequence is None else "golden-sequences"
+    config.update(sequence or {})
+    return asked.graph.add(Node(f"{asked.name}/golden", asked.name, step, config, {"model": imported}, files))
 
 
 def _folder_files(asked: Importing) -> str | None:

@@ -9,7 +9,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from tritonforge.repository import checks_instances, checks_scheduling, checks_sequence, checks_tensors, checks_warmup
+from tritonforge.repository import (
+    checks_instances,
+    checks_pytorch,
+    checks_scheduling,
+    checks_sequence,
+    checks_tensors,
+    checks_warmup,
+)
 from tritonforge.repository.request import ConfigRequest
 from tritonforge.repository.schema import server_version, unknown_fields
 from tritonforge.repository.subject import Subject
@@ -30,6 +37,7 @@ def check(request: ConfigRequest, message: Any, tree: Node) -> None:
     checks_tensors.check(subject)
     checks_instances.check(subject)
     checks_warmup.check(subject)
+    checks_pytorch.check(subject)
 
 
 def _known_to_the_server(subject: Subject) -> None:

@@ -92,6 +92,7 @@ def _control(subject: Subject, control: Any, kind: str, tensor: Tensor, where: P
 
 
 def _states(subject: Subject, batching: Any) -> None:
+    _pairs(subject, batching)
     for index, state in enumerate(batching.state):
         path: Path_ = ("sequence_batching", "state", index)
         for side, name, tensors in (
@@ -124,6 +125,21 @@ def _states(subject: Subject, batching: Any) -> None:
                 raise subject.wrong(where, "an initial state has no name", expected="name: …")
             if initial.WhichOneof("state_data") is None:
                 raise subject.wrong(where, "an initial state has no value", expected="zero_data: true, or data_file: …")
+
+
+def _pairs(subject: Subject, batching: Any) -> None:
+    """Core pairs outputs with inputs by their places in two maps sorted by name (``SequenceStates::OutputState``)."""
+    pairs = sorted((state.input_name, state.output_name) for state in batching.state)
+    outputs = sorted(output for _, output in pairs)
+    for (name, output), other in zip(pairs, outputs, strict=True):
+        if output != other:
+            raise subject.wrong(
+                ("sequence_batching", "state"),
+                "Triton would give these states to each other's inputs: it pairs them in the order of their names",
+                expected="inputs and outputs that stand in one order when each are sorted by name",
+                found=f"'{name}' has the output '{output}', and would get '{other}'",
+                hint="rename the model's tensors, or let `sequence:` do it",
+            )
 
 
 def _tensor(subject: Subject, path: Path_, name: str, tensors: tuple[Tensor, ...], side: str) -> Tensor:

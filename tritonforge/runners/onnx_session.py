@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,15 @@ if TYPE_CHECKING:
     import onnxruntime
 
 
-def open_session(path: Path, *, optimise: bool, place: Place, threads: int = 1) -> onnxruntime.InferenceSession:
-    """A CPU session of the model.
+def open_session(
+    path: Path,
+    *,
+    optimise: bool,
+    place: Place,
+    threads: int = 1,
+    adjust: Callable[[onnxruntime.SessionOptions], None] | None = None,
+) -> onnxruntime.InferenceSession:
+    """A CPU session of the model; ``adjust`` has the last word on its options.
 
     Raises:
         CheckFailed: ONNX Runtime refuses the model; its own words are passed on.
@@ -25,6 +33,8 @@ def open_session(path: Path, *, optimise: bool, place: Place, threads: int = 1) 
     options.inter_op_num_threads = 1
     level = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
+    if adjust is not None:
+        adjust(options)
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own unrelated classes

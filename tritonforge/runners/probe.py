@@ -158,10 +158,9 @@ def _middle(name: str, bounds: Mapping[str, tuple[int, int]], place: int) -> int
 
 
 def _other(name: str, size: int, bounds: Mapping[str, tuple[int, int]]) -> int:
+    """The end of the bounds that is further away: an axis that counts frames or windows moves only with many steps."""
     low, high = bounds.get(name, (1, 16))
-    if low == high:
-        return size
-    return size + 1 if size < high else size - 1
+    return high if high - size >= size - low else low
 
 
 def _mark(shape: list[Dim], before: Sequence[int], after: Sequence[int], axis: str, output: str, size: int) -> None:

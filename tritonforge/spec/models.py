@@ -17,6 +17,7 @@ from tritonforge.spec.conversion.variant import Variant
 from tritonforge.spec.frameworks.huggingface import HuggingFaceSource
 from tritonforge.spec.frameworks.tensorflow import TensorFlowSource
 from tritonforge.spec.frameworks.torch import TorchSource
+from tritonforge.spec.sequence import SequenceSpec
 from tritonforge.spec.sizes import size_in_bytes
 from tritonforge.spec.source import SourceRef
 from tritonforge.spec.strict import Name, RelativePath, Strict
@@ -187,6 +188,9 @@ class ModelSpec(Servable):
     """For the pytorch backend: what it gets."""
     openvino: OpenVinoSpec = OpenVinoSpec()
     """For the openvino backend: what it gets."""
+    sequence: SequenceSpec | None = None
+    """What it keeps between the requests of one sequence, where it does: served by Triton's sequence batcher with
+    implicit state (onnxruntime backend). `inputs` and `outputs` are then those that clients see."""
     variants: dict[Name, Variant] = {}
     """Several ways of serving it, by name. All are built and compared with the source; `forge.lock` has the one that
     is served, which `tritonforge choose` measures, and the first stands in until then."""

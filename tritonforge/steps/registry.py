@@ -19,6 +19,7 @@ _HOUSE: Final = {
     "collect": "tritonforge.steps.export.collect:Collect",
     "torch-to-onnx": "tritonforge.steps.export.torch_to_onnx:TorchToOnnx",
     "tensorflow-to-onnx": "tritonforge.steps.export.tensorflow_to_onnx:TensorFlowToOnnx",
+    "stateful": "tritonforge.steps.optimize.stateful:Stateful",
     "simplify": "tritonforge.steps.optimize.simplify:Simplify",
     "optimize-onnx": "tritonforge.steps.optimize.optimize_onnx:OptimizeOnnx",
     "quantize": "tritonforge.steps.compress.quantize:Quantize",
@@ -28,6 +29,7 @@ _HOUSE: Final = {
     "tensorflow-to-python": "tritonforge.steps.compile.tensorflow_to_python:TensorFlowToPython",
     "onnx-to-openvino": "tritonforge.steps.compile.onnx_to_openvino:OnnxToOpenVino",
     "golden": "tritonforge.steps.verify.golden:Golden",
+    "golden-sequences": "tritonforge.steps.verify.golden_sequences:GoldenSequences",
     "parity": "tritonforge.steps.verify.parity:Parity",
 }
 

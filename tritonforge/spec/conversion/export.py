@@ -14,5 +14,6 @@ class ExportSpec(Strict):
 
     opset: Annotated[int, Field(ge=7)] | None = None
     """The opset that is wanted; another one in the result is a failure. The exporter's own when absent."""
-    exporters: Annotated[list[Literal["dynamo", "torchscript"]], Field(min_length=1)] = ["dynamo"]
-    """PyTorch's exporters in the order in which they are tried. With one there is no second try."""
+    exporters: Annotated[list[Literal["dynamo", "torchscript"]], Field(min_length=1)] | None = None
+    """PyTorch's exporters in the order in which they are tried; with one there is no second try. `dynamo` when absent,
+    and `torchscript` for TorchScript sources."""

@@ -14,7 +14,7 @@ class TensorFlowSource(Strict):
     """How a TensorFlow source is loaded."""
 
     signature: str | None = None
-    """The SavedModel's signature; needed where it has several."""
+    """The SavedModel's signature, needed where it has several; the method of a `tf.Module` that a factory makes."""
     tags: list[str] | None = None
     """The SavedModel's tags; `serve` when absent."""
     inputs: list[str] | None = None

@@ -13,7 +13,7 @@ from tritonforge.errors import CheckFailed, Place, did_you_mean
 from tritonforge.runners.onnx import MODEL
 from tritonforge.runners.onnx_session import open_session, run_session
 from tritonforge.runners.probe import find_batch
-from tritonforge.sources.onnx_file import facts, parse
+from tritonforge.sources.onnx_file import external_extents, facts, parse
 from tritonforge.steps.step import Job, Needs
 
 
@@ -26,7 +26,7 @@ class ImportOnnx:
     """
 
     name = "import-onnx"
-    version = 1
+    version = 2
 
     def needs(self, config: Mapping[str, Any], input_bytes: int) -> Needs:
         return Needs(memory=(256 << 20) + 3 * input_bytes, tools=("onnx", "onnxruntime"))
@@ -34,7 +34,8 @@ class ImportOnnx:
     def run(self, job: Job) -> Draft:
         source = job.sources[MODEL]
         place = Place(source)
-        found = facts(parse(source), place)
+        model = parse(source)
+        found = facts(model, place)
         for path, file in job.sources.items():
             place_file(file, inside(job.out, path))
         missing = [name for name in found.external if name not in job.sources]
@@ -42,6 +43,17 @@ class ImportOnnx:
             raise CheckFailed(
                 "external data is missing", place=place, found=", ".join(missing), expected="beside the model"
             )
+        for path, needed in external_extents(model, place).items():
+            size = job.sources[path].stat().st_size
+            if size < needed:
+                raise CheckFailed(
+                    "external data is truncated",
+                    place=Place(job.sources[path]),
+                    expected=f"at least {needed} bytes, where the model's last tensor in it ends",
+                    found=f"{size} bytes",
+                    hint="copy it again, or compare its sha256 with the one where it came from",
+                )
+        del model
         signature = found.signature
         session = open_session(job.out / MODEL, optimise=False, place=place)
         stated = job.config["batched"]

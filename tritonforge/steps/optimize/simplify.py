@@ -6,18 +6,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from tritonforge.artifact.artifact import Draft
-from tritonforge.artifact.linking import copy_file
+from tritonforge.artifact.linking import place_file
 from tritonforge.errors import CheckFailed, EnvironmentLacks, Place
 from tritonforge.runners.onnx import MODEL
 from tritonforge.sources.onnx_file import facts, parse
+from tritonforge.steps.onnx_files import external_of, kept_draft, load_whole, refuse_large, write
 from tritonforge.steps.step import Job, Needs
 
 
 class Simplify:
-    """Writes the simplified graph; a changed signature or opset is a failure. ``parity`` compares the outputs."""
+    """Writes the simplified graph; a changed signature or opset is a failure. ``parity`` compares the outputs.
+
+    Weights stay in external data where the source has them there.
+    """
 
     name = "simplify"
-    version = 1
+    version = 2
 
     def needs(self, config: Mapping[str, Any], input_bytes: int) -> Needs:
         return Needs(memory=(512 << 20) + 4 * input_bytes, tools=("onnx", "onnxruntime", "onnxslim"))
@@ -30,45 +34,28 @@ class Simplify:
                 "`simplify` needs the package onnxslim", hint="pip install 'tritonforge[simplify]'"
             ) from None
         source = job.inputs["model"]
-        external = source.artifact.metadata["external"]
-        if external:
-            raise CheckFailed(
-                "`simplify` takes no models with external data",
-                place=Place(source.folder / MODEL),
-                hint="drop `simplify: true` for this model",
-            )
-        before = parse(source.folder / MODEL)
-        slim = onnxslim.slim(str(source.folder / MODEL))
+        drop = "drop `simplify: true` for this model"
+        refuse_large(source, "simplify", drop)
+        path = source.folder / MODEL
+        before = parse(path)
+        slim = onnxslim.slim(load_whole(path))
         if slim is None:
-            raise CheckFailed(
-                "onnxslim gave no model", place=Place(source.folder / MODEL), hint="drop `simplify: true`"
-            )
-        target = job.out / MODEL
-        if len(slim.graph.node) == len(before.graph.node) and slim.graph.node == before.graph.node:
+            raise CheckFailed("onnxslim gave no model", place=Place(path), hint=drop)
+        nodes = {"before": len(before.graph.node), "after": len(slim.graph.node)}
+        if nodes["before"] == nodes["after"] and slim.graph.node == before.graph.node:
             # Nothing to simplify: keep the very bytes, so that the artefact stays equal.
-            copy_file(source.folder / MODEL, target)
+            for name in (MODEL, *external_of(source)):
+                place_file(source.folder / name, job.out / name)
         else:
-            target.write_bytes(slim.SerializeToString(deterministic=True))
-        found = facts(parse(target), Place(target))
-        was = facts(before, Place(source.folder / MODEL))
-        if _outline(found.signature.to_json()) != _outline(was.signature.to_json()) or found.opset != was.opset:
+            write(slim, job.out, external=bool(external_of(source)))
+        draft = kept_draft(job, "the simplified model", drop, nodes=nodes)
+        was = facts(before, Place(path)).opset
+        if draft.metadata["opset"] != was:
             raise CheckFailed(
-                "onnxslim changed the model's signature or opset",
-                expected=f"opset {was.opset}, {was.signature.to_json()}",
-                found=f"opset {found.opset}, {found.signature.to_json()}",
-                hint="drop `simplify: true` for this model",
+                "onnxslim changed the model's opset",
+                expected=f"opset {was}",
+                found=f"opset {draft.metadata['opset']}",
+                hint=drop,
             )
-        metadata = {
-            **source.artifact.metadata,
-            "nodes": {"before": len(before.graph.node), "after": len(slim.graph.node)},
-        }
-        print(f"{len(before.graph.node)} nodes before, {len(slim.graph.node)} after")  # noqa: T201 - the step's log
-        return Draft("onnx", source.artifact.signature, metadata)
-
-
-def _outline(signature: Mapping[str, Any]) -> list[Any]:
-    """Names, types and shapes, with dynamic axes as -1: their names may change."""
-    return [
-        (tensor["name"], tensor["datatype"], [dim if isinstance(dim, int) else -1 for dim in tensor["shape"]])
-        for tensor in (*signature["inputs"], *signature["outputs"])
-    ]
+        print(f"{nodes['before']} nodes before, {nodes['after']} after")  # noqa: T201 - the step's log
+        return draft

@@ -15,6 +15,7 @@ from tritonforge.errors import CheckFailed, Place
 from tritonforge.runners.runner import open_runner
 from tritonforge.steps.step import Job, Needs
 from tritonforge.steps.tools import runner_tools
+from tritonforge.steps.verify.samples import ITEM, as_item, sample_cases
 
 
 class Golden:
@@ -23,7 +24,8 @@ class Golden:
     The configuration has ``format`` (of the source's artifact), ``seed``, ``axes``, ``ranges``, ``batches`` (for
     batched models) and ``tolerance``. The source's own ranges and axes (``metadata["generation"]``) stand under those.
     Cases are named ``batch<N>-<small|large>``; without a batch ``small`` and ``large``; files of real inputs (the
-    job's sources) by their names.
+    job's sources) by their names. Samples that the source brings (``metadata["samples"]``) stand instead of generated
+    inputs, unless the configuration has ranges.
     """
 
     name = "golden"
@@ -39,13 +41,18 @@ class Golden:
         place = Place(source.folder)
         runner = open_runner(source.artifact, source.folder, optimise=False)
         config = with_generation(job.config, source.artifact.metadata)
-        planned: list[tuple[str, Mapping[str, Any]]] = [
-            (
-                name,
-                make_inputs(signature, batch=batch, sizes=sizes, seed=config["seed"], ranges=config["ranges"]),
-            )
-            for name, batch, sizes in plan_cases(signature, config)
-        ]
+        samples = source.artifact.metadata.get("samples")
+        planned: list[tuple[str, Mapping[str, Any]]]
+        if samples is not None and not job.config["ranges"]:
+            planned = sample_cases(source.folder / samples, signature, config["batches"])
+        else:
+            planned = [
+                (
+                    name,
+                    make_inputs(signature, batch=batch, sizes=sizes, seed=config["seed"], ranges=config["ranges"]),
+                )
+                for name, batch, sizes in plan_cases(signature, config)
+            ]
         planned += [(Path(name).stem, read_inputs(path, signature)) for name, path in sorted(job.sources.items())]
         cases = []
         for name, inputs in planned:
@@ -60,8 +67,9 @@ class Golden:
                     found=error.found or error.message,
                     hint="declare what its inputs look like under `golden.axes` and `golden.ranges`",
                 ) from None
-            _refuse_nan(name, outputs, place)
-            cases.append(Case(name, dict(inputs), outputs))
+            refuse_nan(name, outputs, place)
+            case = Case(name, dict(inputs), outputs)
+            cases.append(as_item(case) if samples is not None and name.startswith(ITEM) else case)
         datatypes = {tensor.name: tensor.datatype for tensor in (*signature.inputs, *signature.outputs)}
         reference = f"the source in {runner.title}, optimisations off"
         write_cases(job.out, CaseSet(reference, tuple(cases), datatypes, job.config["tolerance"]))
@@ -128,7 +136,7 @@ def read_inputs(path: Path, signature: Signature) -> dict[str, Any]:
     return found
 
 
-def _refuse_nan(case: str, outputs: Mapping[str, Any], place: Place) -> None:
+def refuse_nan(case: str, outputs: Mapping[str, Any], place: Place) -> None:
     """A reference of nothing but NaN proves nothing: whatever is NaN too would pass."""
     import numpy as np
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from tritonforge.artifact.artifact import Artifact, Draft
 from tritonforge.artifact.compare import DEFAULT_TOLERANCE, Difference, compare
 from tritonforge.artifact.datatypes import BY_NAME
-from tritonforge.artifact.tensors import Case, CaseSet, read_cases, write_cases
+from tritonforge.artifact.tensors import Case, CaseSet, read_cases, takes, write_cases
 from tritonforge.errors import CheckFailed
 from tritonforge.runners.runner import Runner, Tensors, open_runner
 from tritonforge.steps.step import Job, Needs
@@ -49,7 +49,7 @@ class Parity:
     def run(self, job: Job) -> Draft:
         model, golden = job.inputs["model"], job.inputs["golden"]
         runner = open_runner(model.artifact, model.folder)
-        cases = read_cases(golden.folder)
+        cases = taken(read_cases(golden.folder), model.artifact)
         tolerance = job.config["tolerance"]
         rows: list[CaseDifference] = []
         bad: list[tuple[Case, Tensors]] = []
@@ -92,6 +92,29 @@ class Parity:
             None,
             {"comparisons": len(rows), "max_abs": worst, "cosine": min(cosines, default=None)},
         )
+
+
+def taken(cases: CaseSet, artifact: Artifact) -> CaseSet:
+    """The cases whose inputs have the shapes that the artefact takes: a line may fix sizes that its source leaves open.
+
+    Raises:
+        CheckFailed: there is none, so that nothing would be proven.
+    """
+    signature = artifact.signature
+    assert signature is not None
+    fitting = tuple(case for case in cases.cases if takes(signature, case))
+    if not fitting:
+        raise CheckFailed(
+            "no golden case has the shape that the artefact takes",
+            expected="; ".join(map(str, signature.inputs)),
+            found="; ".join(f"{name} {list(value.shape)}" for name, value in cases.cases[-1].inputs.items()),
+            hint="let `golden.axes` have the fixed sizes as their smallest or largest, and `max_batch_size` a fixed "
+            "batch",
+        )
+    if len(fitting) < len(cases.cases):
+        left = sorted({case.name for case in cases.cases} - {case.name for case in fitting})
+        print(f"of other shapes than the artefact takes: {', '.join(left)}")  # noqa: T201 - the step's log
+    return replace(cases, cases=fitting)
 
 
 def hold(

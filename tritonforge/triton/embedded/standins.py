@@ -14,7 +14,7 @@ from tritonforge.triton.embedded.runtime import Runtime
 
 SOURCES: Final = Path(__file__).parent / "backends"
 STANDINS: Final = ("onnxruntime", "openvino", "pytorch")
-_SHARED: Final = ("standin_config.py", "standin_requests.py")
+_SHARED: Final = ("standin_config.py", "standin_requests.py", "standin_state.py")
 _BRIDGE: Final = "numpy2_bridge.py"
 _ACTIVATE: Final = """
 

@@ -24,8 +24,11 @@ class Refused(Exception):
     """The model cannot be loaded; the message is what the server reports."""
 
 
-def refuse(backend, config, kind="CPU"):
-    """Refuse by name what the embedded server's Python code cannot do as the native backend would."""
+def refuse(backend, config, kind="CPU", states=False):
+    """Refuse by name what the embedded server's Python code cannot do as the native backend would.
+
+    ``states``: whether this stand-in emulates implicit state (``standin_state``).
+    """
 
     def no(what):
         raise Refused(
@@ -34,7 +37,7 @@ def refuse(backend, config, kind="CPU"):
         )
 
     sequence = config.get("sequence_batching") or {}
-    if sequence.get("state"):
+    if sequence.get("state") and not states:
         no("implicit state of sequence models (sequence_batching.state)")
     if config.get("batch_input"):
         no("batch_input")

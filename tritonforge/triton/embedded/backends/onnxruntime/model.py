@@ -1,6 +1,9 @@
 """Stands in for Triton's ONNX Runtime backend: runs ``model.onnx`` with the Python package ``onnxruntime``.
 
-The rules follow triton-inference-server/onnxruntime_backend, ``src/onnxruntime.cc`` and ``onnxruntime_utils.cc``.
+The rules follow triton-inference-server/onnxruntime_backend, ``src/onnxruntime.cc`` and ``onnxruntime_utils.cc``. A
+file that ends in ``.ort`` is in ONNX Runtime's own format, which it tells by that ending. CUDA's parameters
+(``gpu_mem_limit`` and the like) concern instances on a GPU alone: they are taken and have no effect on a CPU, there as
+here.
 """
 
 import json
@@ -23,6 +26,7 @@ from standin_config import (
     shape_text,
 )
 from standin_requests import respond
+from standin_state import states_of
 
 _TYPES = {
     "tensor(bool)": "TYPE_BOOL",
@@ -63,7 +67,7 @@ class TritonPythonModel:
 
     def initialize(self, args):
         self.config = config = json.loads(args["model_config"])
-        refuse("onnxruntime", config, args["model_instance_kind"])
+        refuse("onnxruntime", config, args["model_instance_kind"], states=True)
         self.session = _session(model_path(args, config, "model.onnx"), config)
         self.inputs = _tensors(self.session.get_inputs())
         initializers = _tensors(self.session.get_overridable_initializers())
@@ -76,9 +80,10 @@ class TritonPythonModel:
             tensor["name"]: dims_of(tensor) for tensor in config["output"] if not outputs[tensor["name"]][1]
         }
         self.options = _run_options(config)
+        self.states = states_of(config)
 
     def execute(self, requests):
-        return respond(requests, self.config, self._run)
+        return respond(requests, self.config, self._run, self.states)
 
     def _run(self, feeds, names):
         ready = {name: self._feed(name, array) for name, array in feeds.items()}
@@ -194,7 +199,8 @@ def _completed(tensors, max_batch_size):
 def _validate_inputs(config, inputs, initializers):
     name = config["name"]
     controls = control_inputs(config)
-    expected = sum(not tensor.get("optional") for tensor in config["input"]) + len(controls)
+    states = (config.get("sequence_batching") or {}).get("state") or []
+    expected = sum(not tensor.get("optional") for tensor in config["input"]) + len(controls) + len(states)
     if len(inputs) != expected:
         raise Refused(
             f"unable to load model '{name}', configuration expects {expected} inputs, model provides {len(inputs)}: "

@@ -1,6 +1,9 @@
 """Stands in for Triton's OpenVINO backend: runs ``model.xml`` with the Python package ``openvino``.
 
-The rules follow triton-inference-server/openvino_backend, its README and ``src/openvino.cc``.
+The rules follow triton-inference-server/openvino_backend, its README and ``src/openvino.cc``: with ``max_batch_size``
+above 0 every run has just that batch, which ENABLE_BATCH_PADDING fills up. What the native backend does wrong with
+merged requests (it refuses some full batches) is not imitated. SKIP_OV_DYNAMIC_BATCHSIZE concerns devices that batch
+by themselves, which a CPU does not: it is taken and has no effect, there as here.
 """
 
 import json
@@ -38,7 +41,6 @@ _TYPES = {
     "i64": "TYPE_INT64",
     "f16": "TYPE_FP16",
     "f32": "TYPE_FP32",
-    "f64": "TYPE_FP64",
 }
 
 
@@ -77,52 +79,77 @@ class TritonPythonModel:
                 f"unable to load model '{config['name']}', configuration expects {len(config['input'])} inputs, model "
                 f"provides {len(model.inputs)}: {', '.join(port.any_name for port in model.inputs)}"
             )
-        self._shape_model(model, config)
-        self._validate(model, config)
-        self.request = core.compile_model(model, "CPU", _properties(config)).create_infer_request()
+        self.batch = config["max_batch_size"]
+        self.padded = _yes(config, "ENABLE_BATCH_PADDING")
+        self._validate("input", model.inputs, exact=False)
+        self._shape_model(model)
+        self._validate("output", model.outputs, exact=True)
+        core.set_property("CPU", _properties(config))
+        self.request = core.compile_model(model, "CPU").create_infer_request()
 
     def execute(self, requests):
         return respond(requests, self.config, self._run)
 
-    def _shape_model(self, model, config):
-        batched = config["max_batch_size"] > 0
+    def _shape_model(self, model):
+        """Fix the batch to ``max_batch_size``, as the native backend does, and other axes where it is told to."""
         shapes = {}
-        for tensor in config["input"]:
-            port = _port("input", tensor, model.inputs, config)
-            if not port.partial_shape.rank.is_static or port.partial_shape.rank.get_length() == 0:
-                raise Refused(f"model '{config['name']}', input '{tensor['name']}': scalars are not supported")
-            if _yes(config, "RESHAPE_IO_LAYERS"):
-                shapes[port] = ov.PartialShape(([-1] if batched else []) + dims_of(tensor))
-            elif batched and not _yes(config, "SKIP_OV_DYNAMIC_BATCHSIZE"):
-                shape = port.partial_shape
-                shape[0] = ov.Dimension(-1)
-                shapes[port] = shape
-        if shapes:
-            try:
-                model.reshape(shapes)
-            except RuntimeError as error:
-                raise Refused(f"model '{config['name']}' cannot take these shapes: {error}") from None
-
-    def _validate(self, model, config):
-        self.outputs = {}
-        for kind, ports, exact in (("input", model.inputs, False), ("output", model.outputs, True)):
-            for tensor in config[kind]:
-                port = _port(kind, tensor, ports, config)
-                if _type(port) != tensor["data_type"]:
+        for tensor in self.config["input"]:
+            port = _port("input", tensor, model.inputs, self.config)
+            shape = port.partial_shape
+            first = 1 if self.batch > 0 else 0
+            if _yes(self.config, "RESHAPE_IO_LAYERS"):
+                shape = ov.PartialShape([*list(shape)[:first], *dims_of(tensor)])
+            if self.batch > 0:
+                shape[0] = ov.Dimension(self.batch)
+                if self.padded and shape.is_dynamic:
                     raise Refused(
-                        f"unable to load model '{config['name']}', configuration expects datatype "
-                        f"{tensor['data_type']} for {kind} '{tensor['name']}', model provides {_type(port)}"
+                        f"model '{self.config['name']}', input '{tensor['name']}' has dynamic axes besides the batch, "
+                        "which ENABLE_BATCH_PADDING cannot fill up"
                     )
-                batch = config["max_batch_size"]
-                if not (batch > 0 and _yes(config, "SKIP_OV_DYNAMIC_BATCHSIZE")):
-                    compare_dims(config["name"], tensor["name"], _shape(port), dims_of(tensor), batch, exact)
-                if kind == "output":
-                    self.outputs[tensor["name"]] = port.index
+            shapes[port] = shape
+        try:
+            model.reshape(shapes)
+        except RuntimeError as error:
+            raise Refused(f"model '{self.config['name']}' cannot take these shapes: {error}") from None
+
+    def _validate(self, kind, ports, exact):
+        config = self.config
+        if kind == "output":
+            self.outputs = {}
+        for tensor in config[kind]:
+            port = _port(kind, tensor, ports, config)
+            name = tensor["name"]
+            if not port.partial_shape.rank.is_static or port.partial_shape.rank.get_length() == 0:
+                raise Refused(f"model '{config['name']}', {kind} '{name}': scalars are not supported")
+            if _type(port) != tensor["data_type"]:
+                raise Refused(
+                    f"unable to load model '{config['name']}', configuration expects datatype "
+                    f"{tensor['data_type']} for {kind} '{name}', model provides {_type(port)}"
+                )
+            if kind == "output" or not _yes(config, "RESHAPE_IO_LAYERS"):
+                # The batch is set by the backend itself: only what comes after it is compared.
+                shape = [-1, *_shape(port)[1:]] if self.batch > 0 else _shape(port)
+                compare_dims(config["name"], name, shape, dims_of(tensor), self.batch, exact)
+            if kind == "output":
+                self.outputs[name] = port.index
 
     def _run(self, feeds, names):
+        rows = next(iter(feeds.values())).shape[0] if self.batch > 0 else 0
+        if rows != self.batch:
+            if not self.padded:
+                raise ValueError(
+                    f"expected requests with batch size '{self.batch}', got '{rows}'... this error can be avoided by "
+                    "setting 'ENABLE_BATCH_PADDING' parameter in model configuration to 'YES' at a performance cost."
+                )
+            feeds = {name: _filled(array, self.batch) for name, array in feeds.items()}
         self.request.infer(feeds)
         # A copy: the tensor's memory is used again by the next inference.
-        return {name: np.array(self.request.get_output_tensor(self.outputs[name]).data) for name in names}
+        results = {name: np.array(self.request.get_output_tensor(self.outputs[name]).data) for name in names}
+        return {name: array[:rows] for name, array in results.items()} if self.batch > 0 else results
+
+
+def _filled(array, rows):
+    return np.concatenate([array, np.zeros((rows - array.shape[0], *array.shape[1:]), array.dtype)])
 
 
 def _port(kind, tensor, ports, config):
@@ -162,10 +189,15 @@ def _properties(config):
             found[key] = int(value)
     hint = parameter(config, "PERFORMANCE_HINT")
     if hint is not None:
-        if hint.upper() not in ("LATENCY", "THROUGHPUT"):
-            raise Refused(f"expected the parameter 'PERFORMANCE_HINT' to be LATENCY/THROUGHPUT, got {hint}")
+        if hint.upper() not in ("LATENCY", "THROUGHPUT", "CUMULATIVE_THROUGHPUT"):
+            raise Refused(
+                f"expected the parameter 'PERFORMANCE_HINT' to be LATENCY/THROUGHPUT/CUMULATIVE_THROUGHPUT, got {hint}"
+            )
         found["PERFORMANCE_HINT"] = hint.upper()
-    if _yes(config, "HINT_BF16"):
+    bf16 = parameter(config, "HINT_BF16")
+    if bf16:
+        if bf16.upper() != "YES":
+            raise Refused(f"expected the parameter 'HINT_BF16' to be YES, got {bf16}")
         found["INFERENCE_PRECISION_HINT"] = "bf16"
     streams = parameter(config, "NUM_STREAMS")
     if streams is not None:

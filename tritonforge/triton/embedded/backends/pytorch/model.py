@@ -1,6 +1,9 @@
-"""Stands in for Triton's PyTorch backend: runs the TorchScript file ``model.pt`` with the Python package ``torch``.
+"""Stands in for Triton's PyTorch backend, with the Python package ``torch``.
 
-The rules follow triton-inference-server/pytorch_backend, ``src/libtorch.cc``; it never completes a configuration.
+It runs the TorchScript file ``model.pt``, or an AOTInductor package. The native backend tells a package by the platform
+``torch_aoti``, which the core of 24.10 refuses beside a backend: here its name (``model.pt2``) is enough.
+The rules follow triton-inference-server/pytorch_backend, ``src/libtorch.cc`` and ``src/pt2``; it never completes a
+configuration.
 """
 
 import contextlib
@@ -39,7 +42,8 @@ _SUPPORTED = (
     "TYPE_FP64",
     "TYPE_STRING",
 )
-_SILENT_ON_A_CPU = ("ENABLE_WEIGHT_SHARING", "ENABLE_CACHE_CLEANING", "ENABLE_NVFUSER")
+_SILENT_ON_A_CPU = ("ENABLE_WEIGHT_SHARING", "ENABLE_CACHE_CLEANING", "CACHE_CLEANING_ENABLED", "ENABLE_NVFUSER")
+_AOTI = "torch_aoti"
 
 
 class TritonPythonModel:
@@ -48,10 +52,14 @@ class TritonPythonModel:
     def initialize(self, args):
         self.config = config = json.loads(args["model_config"])
         refuse("pytorch", config, args["model_instance_kind"])
-        if config.get("platform") not in ("", None, "pytorch_libtorch"):
+        if config.get("platform") not in ("", None, "pytorch_libtorch", _AOTI):
             raise Refused(f"the stand-in for the pytorch backend cannot run the platform '{config['platform']}'")
-        path = model_path(args, config, "model.pt")
+        self.packaged = config.get("platform") == _AOTI or config["default_model_filename"].endswith(".pt2")
+        path = model_path(args, config, "model.pt2" if self.packaged else "model.pt")
         self._apply_parameters(config)
+        if self.packaged:
+            self._load_package(config, path)
+            return
         with self._mode():
             try:
                 self.model = torch.jit.load(str(path), map_location="cpu")
@@ -87,6 +95,28 @@ class TritonPythonModel:
                 getattr(torch._C, switch)(boolean_parameter(config, name))
         self.optimized = not boolean_parameter(config, "DISABLE_OPTIMIZED_EXECUTION")
         self.inference_mode = boolean_parameter(config, "INFERENCE_MODE", True)
+
+    def _load_package(self, config, path):
+        """As ``src/pt2/model_state.cc``: names come from the package's call specification, or are positions."""
+        if config["max_batch_size"] > 0 or config.get("sequence_batching"):
+            raise Refused(
+                f"model '{config['name']}': the pytorch backend supports neither batching nor sequences for the "
+                f"platform '{_AOTI}'"
+            )
+        try:
+            with self._mode():
+                self.model = torch._inductor.aoti_load_package(str(path))
+        except (RuntimeError, OSError, AttributeError) as error:
+            raise Refused(f"failed to load model '{config['name']}': {error}") from None
+        taken, given = (json.loads(text)[1] for text in self.model.loader.get_call_spec())
+        self.takes_dictionary = False
+        self.inputs = _package_places(config, "input", _package_inputs(taken), "INPUT")
+        self.outputs = _package_places(config, "output", _spec_names(given, "RESULT"), "OUTPUT")
+        if len(self.inputs) != len(_package_inputs(taken)):
+            raise Refused(
+                f'Failed to load model "{config["name"]}" configuration expects {len(self.inputs)} inputs, but model '
+                f"expects {len(_package_inputs(taken))} inputs."
+            )
 
     @contextlib.contextmanager
     def _mode(self):
@@ -155,6 +185,44 @@ class TritonPythonModel:
             if name in names:
                 found[name] = _to_numpy(results[place])
         return found
+
+
+def _package_inputs(spec):
+    arguments, keywords = spec["children_spec"]
+    return _spec_names(arguments, "ARGS") + _spec_names(keywords, "KWARGS")
+
+
+def _spec_names(spec, prefix):
+    """The names of all tensors in one part of a call specification: ``ARGS[0]``, ``RESULT[key][1]``."""
+    if spec["type"] is None:
+        return [prefix]
+    keys = json.loads(spec["context"]) if spec["type"].endswith("dict") else range(len(spec["children_spec"]))
+    return [
+        name
+        for key, child in zip(keys, spec["children_spec"], strict=True)
+        for name in _spec_names(child, f"{prefix}[{key}]")
+    ]
+
+
+def _package_places(config, kind, names, prefix):
+    places = {name: place for place, name in enumerate(names)}
+    places.update({f"{prefix}__{place}": place for place in range(len(names))})
+    found = {}
+    for tensor in config[kind]:
+        if tensor["name"] not in places:
+            raise Refused(
+                f'{kind.capitalize()} "{tensor["name"]}" for model instance "{config["name"]}" is not found in '
+                f"model {kind} map."
+            )
+        if tensor["data_type"] == "TYPE_STRING" or tensor["data_type"] not in _SUPPORTED:
+            raise Refused(
+                f'Unsupported datatype {tensor["data_type"]} for {kind} "{tensor["name"]}" for model instance '
+                f'"{config["name"]}".'
+            )
+        found[tensor["name"]] = places[tensor["name"]]
+    if not found:
+        raise Refused(f"model configuration must contain at least one {kind}, none were specified.")
+    return found
 
 
 def _by_index(names):

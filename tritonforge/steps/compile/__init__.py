@@ -1,0 +1,1 @@
+"""Steps that compile a model for one backend."""

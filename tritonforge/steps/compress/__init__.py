@@ -1,0 +1,1 @@
+"""Steps that make a model smaller: fewer bits a weight."""

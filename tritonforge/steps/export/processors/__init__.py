@@ -1,0 +1,1 @@
+"""The ``model.py`` of each processor, which is packaged as it stands: it runs in Triton, without tritonforge."""
