@@ -65,6 +65,7 @@ def test_every_version_has_its_number_folder_and_entry_under_one_config(folder: 
     for entry in entries:
         assert (outcome.release.models_folder / "net" / str(entry["version"]) / "model.onnx").is_file()
         assert {path for path in entry["files"] if "/" in path} == {f"{entry['version']}/model.onnx"}
+    assert list(config(outcome, "net").version_policy.specific.versions) == [1, 2]
     assert len(list((folder / "build" / "local" / "evidence" / "parity").rglob("*.json"))) == 2
 
 

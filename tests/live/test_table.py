@@ -99,7 +99,8 @@ def test_every_pair_is_built_compared_and_served(
 
 def _settings(row: Row, backend: str) -> dict[str, Any]:
     """The Python backend runs modules as they are here: compiling each for the table would show nothing more."""
-    return {"pytorch": {"compile_mode": "off"}} if backend == "python" and "torch" in row.needs else {}
+    plain = {"pytorch": {"compile_mode": "off"}} if backend == "python" and "torch" in row.needs else {}
+    return {**plain, **row.settings.get(backend, {})}
 
 
 def _moved(keys: dict[str, Any], folder: str) -> dict[str, Any]:

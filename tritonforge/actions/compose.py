@@ -205,7 +205,19 @@ class Composer:
                 f"{name}: '{nodes.served[0].label}' stands first among {len(nodes.lines)} variants, and was not "
                 f"measured: `tritonforge choose {name}` does"
             )
-        parts = [self._line(name, model, nodes, line) for line in nodes.served]
+        numbers = [self._number("models", name, model, self._artifact(line.artifact).digest) for line in nodes.served]
+        policy = self._all_versions(name, numbers) if len(numbers) > 1 else ()
+        parts = [
+            self._line(name, model, nodes, line, number, policy)
+            for line, number in zip(nodes.served, numbers, strict=True)
+        ]
+        if len({part.config.text for part in parts}) > 1:
+            raise SpecError(
+                f"the versions of '{name}' would need different configs",
+                place=self.loaded.place("models", name, "versions"),
+                expected="one signature, file name and batch size for all of them: Triton has one config for a model",
+                hint="make models of their own of those that differ",
+            )
         if nodes.golden is not None:
             golden = self._artifact(nodes.golden)
             for path in golden.files:
@@ -220,7 +232,14 @@ class Composer:
         self._add("models", name, model, newest)
         self.labels[name] = {part.label: part.version for part in parts if part.label and model.versions}
 
-    def _line(self, name: str, model: ModelSpec, nodes: ModelNodes, line: Line) -> Composed:
+    def _all_versions(self, name: str, numbers: list[int]) -> tuple[Layer, ...]:
+        """Triton loads the newest version alone unless it is told otherwise."""
+        values = {"version_policy": {"specific": {"versions": sorted(numbers)}}}
+        return (Layer("`versions` in the spec", values, lambda path: self.loaded.place("models", name, "versions")),)
+
+    def _line(
+        self, name: str, model: ModelSpec, nodes: ModelNodes, line: Line, number: int, policy: tuple[Layer, ...]
+    ) -> Composed:
         artifact = self._artifact(line.artifact)
         assert artifact.signature is not None
         request = self._request(
@@ -230,6 +249,7 @@ class Composer:
             line.backend,
             artifact.signature,
             layers=(
+                *policy,
                 *self._settings(name, line, artifact),
                 *self._sequence(name, model, artifact),
                 *self._layers("models", name, model),
@@ -240,7 +260,6 @@ class Composer:
         )
         config = generate(request)
         require_batch(config.message, artifact.metadata, self.loaded.place("models", name))
-        number = self._number("models", name, model, artifact.digest)
         folder = folder_name(name, model)
         placed = {}
         for path in artifact.files:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tritonforge.errors import CheckFailed, ForgeError
-from tritonforge.sources.torch.user_code import activate, find_object
+from tritonforge.sources.torch.user_code import activate, find_object, settle
 
 FOLDERS: Final = ("code", "model")
 SEED: Final = 0
@@ -23,11 +23,11 @@ def make_module(folder: Path, named: str, arguments: Mapping[str, Any]) -> Any:
     import torch
 
     activate([folder / name for name in FOLDERS])
-    found = find_object(named)
-    if isinstance(found, torch.nn.Module):
-        return found
-    torch.manual_seed(SEED)
     try:
+        found = find_object(named)
+        if isinstance(found, torch.nn.Module):
+            return found
+        torch.manual_seed(SEED)
         made = found(**arguments)
     except ForgeError:
         raise
@@ -37,6 +37,8 @@ def make_module(folder: Path, named: str, arguments: Mapping[str, Any]) -> Any:
             found=f"{type(error).__name__}: {error}{where(error, folder)}",
             expected="keyword arguments as `torch.arguments` has them",
         ) from None
+    finally:
+        settle()
     if not isinstance(made, torch.nn.Module):
         raise CheckFailed(f"'{named}' made no module", found=type(made).__name__, expected="a torch.nn.Module")
     return made

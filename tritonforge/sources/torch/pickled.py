@@ -7,7 +7,7 @@ from typing import Any
 
 from tritonforge.errors import CheckFailed, ForgeError, Place
 from tritonforge.sources.torch.code import FOLDERS, where
-from tritonforge.sources.torch.user_code import activate
+from tritonforge.sources.torch.user_code import activate, settle
 from tritonforge.sources.torch_file import read
 
 
@@ -31,6 +31,8 @@ def load_pickle(folder: Path, file: Path, *, allowed: bool) -> Any:
             found=f"{type(error).__name__}: {error}{where(error, folder)}",
             hint="the file that its classes are defined in goes into `torch.code`",
         ) from None
+    finally:
+        settle()
     if not isinstance(module, torch.nn.Module):
         raise CheckFailed(
             f"{file.name} holds no module",

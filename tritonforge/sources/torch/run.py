@@ -112,10 +112,7 @@ def _words(error: Exception) -> str:
 def _hint(error: Exception) -> str:
     text = str(error)
     if "same dtype" in text or "expected scalar type" in text or "should be the same" in text:
-        return (
-            "the weights have another precision than the inputs: say `torch: {dtype: fp32}`, or declare the inputs in "
-            "the precision of the weights"
-        )
+        return "the weights have another precision than the inputs: declare the inputs in the precision of the weights"
     if "index out of range" in text or isinstance(error, IndexError):
         return "say which values its inputs have under `golden.ranges`"
     return (

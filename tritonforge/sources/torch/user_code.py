@@ -1,7 +1,7 @@
-"""Python files that come with a model: importable while their model is at work, and gone with the next one.
+"""Python files that come with a model: first while it is made, last while it runs, and gone with the next one.
 
 Two models may both have a ``net.py``. ``sys.path`` stays as it is: a finder of its own answers for the names of the
-files, and what it imported leaves ``sys.modules`` when the next model is loaded. Nothing is compiled to disk, and no
+files, and what it imported leaves ``sys.modules`` when the model is made. Nothing is compiled to disk, and no
 compiled file beside the sources is read.
 """
 
@@ -103,25 +103,37 @@ def activate(roots: Sequence[Path]) -> None:
     _Active.hidden = {}
     for name in own - sys.stdlib_module_names:
         _hide(name)
-    sys.meta_path.insert(0, finder)  # type: ignore[arg-type]
+    sys.meta_path.insert(0, finder)
     importlib.invalidate_caches()
+
+
+def settle() -> None:
+    """The model is made: forget its modules, and answer from now on only where nothing else does.
+
+    What ``forward`` imports when it runs is still found; code that another loader brings is not hidden.
+    """
+    finder = _Active.finder
+    if finder is not None:
+        _forget(finder)
+        sys.meta_path.remove(finder)
+        sys.meta_path.append(finder)
 
 
 def deactivate() -> None:
     """Forget the code of the model before, and put back what it hid."""
     finder = _Active.finder
-    if finder is None:
-        return
-    if finder in sys.meta_path:
-        sys.meta_path.remove(finder)  # type: ignore[arg-type]
+    if finder is not None:
+        _forget(finder)
+        sys.meta_path.remove(finder)
+        _Active.finder = None
+
+
+def _forget(finder: _Finder) -> None:
     for name, module in list(sys.modules.items()):
-        places = [getattr(module, "__file__", None), *(getattr(module, "__path__", None) or ())]
-        if name in finder.packages or any(
-            place and _is_below(str(place), root) for place in places for root in finder.roots
-        ):
+        if name in finder.packages or any(_is_below(place, root) for place in _places(module) for root in finder.roots):
             del sys.modules[name]
     sys.modules.update(_Active.hidden)
-    _Active.finder, _Active.hidden = None, {}
+    _Active.hidden = {}
 
 
 def find_object(target: str) -> Any:
@@ -216,8 +228,7 @@ def _hide(name: str) -> None:
     assert finder is not None
     for known in [known for known in sys.modules if known == name or known.startswith(f"{name}.")]:
         module = sys.modules[known]
-        place = getattr(module, "__file__", None)
-        if not (place and any(_is_below(str(place), root) for root in finder.roots)):
+        if not any(_is_below(place, root) for place in _places(module) for root in finder.roots):
             _Active.hidden[known] = sys.modules.pop(known)
 
 
@@ -227,6 +238,14 @@ def _top_level(root: Path) -> list[str]:
         for path in root.iterdir()
         if (path.suffix == ".py" and path.stem != "__init__") or (path / "__init__.py").is_file()
     ]
+
+
+def _places(module: ModuleType) -> list[str]:
+    """Where a module lies; some of torch's make up any attribute that they are asked for."""
+    said = vars(module) if isinstance(module, ModuleType) else {}
+    file, path = said.get("__file__"), said.get("__path__")
+    folders = [] if path is None or isinstance(path, str) or not hasattr(type(path), "__iter__") else list(path)
+    return [place for place in (file, *folders) if isinstance(place, str)]
 
 
 def _is_below(path: str, root: str) -> bool:

@@ -131,7 +131,8 @@ class TritonPythonModel:
                 shape = [-1, *_shape(port)[1:]] if self.batch > 0 else _shape(port)
                 compare_dims(config["name"], name, shape, dims_of(tensor), self.batch, exact)
             if kind == "output":
-                self.outputs[name] = port.index
+                # Not the port's own index: that counts the outputs of the node behind it.
+                self.outputs[name] = next(place for place, item in enumerate(ports) if name in item.get_names())
 
     def _run(self, feeds, names):
         rows = next(iter(feeds.values())).shape[0] if self.batch > 0 else 0
