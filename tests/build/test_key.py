@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.metadata
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -188,3 +189,20 @@ def test_facets_are_of_this_machine_or_unknown() -> None:
     assert facet("processor").startswith(platform.machine())
     with pytest.raises(EnvironmentLacks, match="does not know"):
         facet("colour")
+
+
+@pytest.mark.parametrize(
+    ("package", "extra"), [("torch", "torch"), ("transformers", "huggingface"), ("openvino", "openvino")]
+)
+def test_a_missing_framework_names_the_extra_that_brings_it(
+    package: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    tool_version.cache_clear()
+    with pytest.raises(EnvironmentLacks) as caught:
+        tool_version(package)
+    tool_version.cache_clear()
+    assert f"tritonforge[{extra}]" in str(caught.value.hint)

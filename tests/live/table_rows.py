@@ -392,9 +392,7 @@ ROWS = (
         "text2",
         _llama("text-generation-with-past"),
         H,
-        {
-            "python": "a decoder with its cache as tensors is exported: transformers' own cache objects need none in Python"
-        },
+        {"python": "a decoder's cache as tensors is made for graphs; in Python it is transformers' own object"},
     ),
     Row("vit", "HF image classification (ViT)", "vision", vit, H),
     Row("resnet", "HF image classification (ResNet)", "vision", resnet, H),

@@ -46,8 +46,8 @@ def load_data(
             if first.sequence:
                 raise CheckFailed(
                     f"'{model}' answers sequences, which cannot be measured with a fixed number of requests",
-                    found="with a request count, perf_analyzer 2.51 also sends requests of sequences that it did not start, and "
-                    "counts them as failed",
+                    found="with a request count, perf_analyzer 2.51 also sends requests of sequences that it did not "
+                    "start, and counts them as failed",
                     hint="leave this model out; `tritonforge validate` asks it whole sequences",
                 )
             cases = [_item(first.inputs, signature.batched)]

@@ -56,7 +56,7 @@ def load(folder: Path, recipe: Mapping[str, Any]) -> Loaded:
 
 
 def _count_layers_anew() -> None:
-    """Keras numbers the layers that have no name over a whole process: the outputs would be called otherwise each time."""
+    """Keras numbers layers without a name over a whole process: outputs would be called otherwise each time."""
     import keras
 
     keras.backend.clear_session(free_memory=False)
