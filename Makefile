@@ -22,7 +22,7 @@ demo: $(VENV)/.demo
 	@echo "  tritonforge infer file-type samples/page.html"
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
 
 # What CI runs besides: style, types, layers, and the slow tests.
 check: $(VENV)/.test

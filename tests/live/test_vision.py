@@ -65,7 +65,7 @@ def test_all_variants_are_at_parity_and_the_lock_says_which_is_served_and_why(sh
     choice = read_lock(shop.folder / "forge.lock").choices["local"]["network"]
     assert choice.figures["variants"].keys() == {"onnx", "torchscript", "openvino"}
     assert all(entry["p50_ms"] > 0 and entry["cosine"] > 0.9999 for entry in choice.figures["variants"].values())
-    release = shop.json("release", "show")
+    release = shop.json("release", "show")["release"]
     (network,) = [entry for entry in release["models"] if entry["folder"] == "network"]
     assert network["label"] == choice.variant
 

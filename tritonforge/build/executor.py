@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import queue
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from tritonforge.errors import CheckFailed, ForgeError, Interrupted, from_json
 
@@ -44,8 +43,20 @@ class Task:
         }
 
 
+_FRAMEWORKS: Final = ("torch", "tensorflow")
+"""What takes seconds to import: a worker that has it loaded is worth waiting for."""
+
+
+def framework_of(tools: Iterable[str]) -> str | None:
+    """The framework among the tools of a step."""
+    return next((name for name in _FRAMEWORKS if name in tools), None)
+
+
 class Executor(Protocol):
     """Runs tasks; the future gives the artifact's digest or raises a ForgeError."""
+
+    def warm(self, framework: str) -> bool:
+        """Whether an idle worker has the framework loaded."""
 
     def submit(self, task: Task) -> Future[str]:
         """Start a task."""
@@ -62,13 +73,18 @@ class LocalExecutor:
 
     def __init__(self, workers: int) -> None:
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="worker")
-        self._idle: queue.SimpleQueue[subprocess.Popen[str]] = queue.SimpleQueue()
+        self._idle: list[subprocess.Popen[str]] = []
+        self._loaded: dict[int, set[str]] = {}
         self._all: set[subprocess.Popen[str]] = set()
         self._guard = threading.Lock()
         self._stopped = False
 
     def submit(self, task: Task) -> Future[str]:
         return self._threads.submit(self._run, task)
+
+    def warm(self, framework: str) -> bool:
+        with self._guard:
+            return any(framework in self._loaded.get(worker.pid, ()) for worker in self._idle)
 
     def stop(self) -> None:
         with self._guard:
@@ -100,12 +116,15 @@ class LocalExecutor:
                 worker.stdout.close()
         self._all.clear()
 
-    def _worker(self) -> subprocess.Popen[str]:
-        with suppress(queue.Empty):
-            while True:
-                idle = self._idle.get_nowait()
-                if idle.poll() is None:
-                    return idle
+    def _worker(self, framework: str | None) -> subprocess.Popen[str]:
+        """An idle worker, best one that has the framework loaded already; a new one where none is idle."""
+        with self._guard:
+            self._idle = [worker for worker in self._idle if worker.poll() is None]
+            warm = [worker for worker in self._idle if framework in self._loaded.get(worker.pid, ())]
+            plain = [worker for worker in self._idle if framework is None and not self._loaded.get(worker.pid)]
+            for worker in [*warm, *plain, *self._idle]:
+                self._idle.remove(worker)
+                return worker
         with self._guard:
             if self._stopped:
                 raise Interrupted("the build was stopped")
@@ -123,7 +142,8 @@ class LocalExecutor:
             return worker
 
     def _run(self, task: Task) -> str:
-        worker = self._worker()
+        framework = framework_of(task.tools)
+        worker = self._worker(framework)
         assert worker.stdin is not None and worker.stdout is not None
         late = threading.Event()
 
@@ -152,7 +172,10 @@ class LocalExecutor:
             )
         if not line:
             raise self._death(worker, task)
-        self._idle.put(worker)
+        with self._guard:
+            if framework is not None:
+                self._loaded.setdefault(worker.pid, set()).add(framework)
+            self._idle.append(worker)
         answer = json.loads(line)
         if "error" in answer:
             error = from_json(answer["error"])

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from tritonforge.artifact.store import LocalStore
-from tritonforge.build.executor import Executor, Task
+from tritonforge.build.executor import Executor, Task, framework_of
 from tritonforge.build.graph import Graph, Node
 from tritonforge.build.key import Keyed, key_of, why
 from tritonforge.errors import ForgeError
@@ -139,6 +139,8 @@ def run_graph(graph: Graph, schedule: Schedule) -> dict[str, NodeResult]:
             fits = fits and memory + _memory(item, schedule) <= schedule.budget.memory
             if running and not fits:
                 continue
+            if _waits(item, running.values(), schedule):
+                continue
             ready.remove(item)
             item.since = time.monotonic()
             item.log.unlink(missing_ok=True)
@@ -162,6 +164,17 @@ def run_graph(graph: Graph, schedule: Schedule) -> dict[str, NodeResult]:
                 ready.remove(twin)
                 finish(_result(twin, future, status="cached"))
     return results
+
+
+def _waits(item: _Running, running: Iterable[_Running], schedule: Schedule) -> bool:
+    """Whether a step waits for the worker that runs another step of its model: importing a framework a second time
+    takes longer than that step, as a rule."""
+    framework = framework_of(item.keyed.needs.tools)
+    if framework is None or schedule.executor.warm(framework):
+        return False
+    return any(
+        other.node.model == item.node.model and framework_of(other.keyed.needs.tools) == framework for other in running
+    )
 
 
 def _inputs(node: Node, results: Mapping[str, NodeResult]) -> dict[str, str]:

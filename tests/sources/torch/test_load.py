@@ -73,6 +73,16 @@ def test_files_beside_it_are_found_when_it_is_loaded_and_when_it_runs(
     np.testing.assert_allclose(run_module(made, recipe(), X)["output"], plain * 2)
 
 
+def test_a_package_that_hands_on_its_own_class_is_found_before_an_installed_one(tmp_path: Path) -> None:
+    package = tmp_path / "code" / "onnxslim"  # a package of that name is installed
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("from .net import Net\n")
+    (package / "net.py").write_text(NET.format(body="self.layer(x) * 0 + 3"))
+    (tmp_path / "model").mkdir()
+    asked = recipe(module="onnxslim:Net")
+    assert float(run_module(load_module(tmp_path, asked), asked, X)["output"][0, 0]) == 3.0
+
+
 def test_the_code_of_a_model_is_gone_with_the_next(tmp_path: Path) -> None:
     folder = written(tmp_path / "a", net=NET.format(body="self.layer(x)"), other_of_a="")
     load_module(folder, recipe())

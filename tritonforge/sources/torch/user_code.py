@@ -170,7 +170,13 @@ def _import(name: str) -> ModuleType:
         own = finder._search(top, finder.roots)
         if own is None and rest and (root := _root_with(finder, rest)) is not None:
             finder.packages[top] = root
-        elif own is not None and not rest and own.origin and _imports_relatively(Path(own.origin)):
+        elif (
+            own is not None
+            and own.submodule_search_locations is None  # a package has its own relative imports
+            and not rest
+            and own.origin
+            and _imports_relatively(Path(own.origin))
+        ):
             finder.packages[PACKAGE] = Path(own.origin).parent
             wanted = f"{PACKAGE}.{name}"
         if own is not None or top in finder.packages:

@@ -13,7 +13,6 @@ from tritonforge.artifact.store import LocalStore
 from tritonforge.artifact.tensors import read_cases
 from tritonforge.errors import CheckFailed, SpecError
 
-pytest_plugins = ["steps.conftest"]
 
 
 @pytest.fixture
