@@ -135,6 +135,17 @@ def transformers_class(folder: Path) -> dict[str, Any]:
     }
 
 
+PICTURE = {"inputs": {"x": "FP32[3,64,64]"}, "outputs": {"logits": "FP32[10]"}}
+
+
+def torchvision_name(folder: Path) -> dict[str, Any]:
+    return {"source": "torchvision:squeezenet1_1", "torch": {"arguments": {"num_classes": 10}}, **PICTURE}
+
+
+def timm_name(folder: Path) -> dict[str, Any]:
+    return {"source": "timm:test_resnet", "torch": {"arguments": {"num_classes": 10}}, **PICTURE}
+
+
 def _keras(folder: Path) -> Any:
     import keras
 
@@ -347,6 +358,9 @@ def python_model(folder: Path) -> dict[str, Any]:
     }
 
 
+UNSERVED = {
+    "python": "the library is needed where it is served; its public build does not load beside a CPU PyTorch"
+}
 T, F, H = ("torch",), ("tensorflow",), ("torch", "transformers")
 ROWS = (
     Row("onnx-opset7", "ONNX, opset 7", "onnx", onnx_old),
@@ -358,6 +372,8 @@ ROWS = (
     Row("safetensors", "PyTorch class + `.safetensors`", "torch2", safetensors, T),
     Row("pickle", "pickled PyTorch module (allowed)", "torch2", pickled, T),
     Row("transformers-class", "`transformers:` class by name", "torch2", transformers_class, H),
+    Row("torchvision", "`torchvision:` architecture by name", "names", torchvision_name, T, UNSERVED),
+    Row("timm", "`timm:` architecture by name", "names", timm_name, T, UNSERVED),
     Row("savedmodel", "TensorFlow SavedModel", "tensorflow", savedmodel, F),
     Row("keras", "Keras `.keras`", "tensorflow", keras_file, F),
     Row("h5", "Keras `.h5`", "tensorflow", h5_file, F),

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 from live.table_rows import BACKENDS, ROWS, Row
+from live.vision_libraries import with_vision_libraries
 
 from tritonforge.actions.build import BuildOptions, PlatformOutcome, build
 from tritonforge.actions.live import ServerChoice
@@ -61,8 +62,14 @@ def _missing(row: Row) -> list[str]:
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_pair_is_built_compared_and_served(
-    group: str, runtime: object, tmp_path: Path, cells: dict[tuple[str, str], Cell]
+    group: str,
+    runtime: object,
+    tmp_path: Path,
+    cells: dict[tuple[str, str], Cell],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if group == "names":
+        with_vision_libraries(tmp_path / "libraries", monkeypatch)
     rows = [row for row in ROWS if row.group == group]
     missing = sorted({name for row in rows for name in _missing(row)})
     if missing:
