@@ -358,9 +358,7 @@ def python_model(folder: Path) -> dict[str, Any]:
     }
 
 
-UNSERVED = {
-    "python": "the library is needed where it is served; its public build does not load beside a CPU PyTorch"
-}
+UNSERVED = {"python": "the library is needed where it is served; its public build does not load beside a CPU PyTorch"}
 T, F, H = ("torch",), ("tensorflow",), ("torch", "transformers")
 ROWS = (
     Row("onnx-opset7", "ONNX, opset 7", "onnx", onnx_old),

@@ -5,14 +5,13 @@ from pathlib import Path
 
 import making_onnx as making
 import pytest
-from steps.conftest import Run, golden_config
 
+from steps.conftest import Run, golden_config
 from tritonforge.actions.replay import replay
 from tritonforge.artifact.artifact import Artifact
 from tritonforge.artifact.store import LocalStore
 from tritonforge.artifact.tensors import read_cases
 from tritonforge.errors import CheckFailed, SpecError
-
 
 
 @pytest.fixture

@@ -36,6 +36,7 @@ from tritonforge.sources import case_files
 from tritonforge.spec.lock import Lock
 from tritonforge.spec.models import EnsembleSpec, GoldenSpec, ModelSpec, RouterSpec
 from tritonforge.spec.platform import Platform
+from tritonforge.steps.export.packed_environment import ENVIRONMENT, PARAMETER
 from tritonforge.steps.verify.golden import plan_cases
 
 CONFIG = "config.pbtxt"
@@ -252,6 +253,7 @@ class Composer:
                 *policy,
                 *self._settings(name, line, artifact),
                 *self._sequence(name, model, artifact),
+                *self._environment(name, model),
                 *self._layers("models", name, model),
                 *self._own(name, line),
             ),
@@ -313,6 +315,14 @@ class Composer:
             return ()
         values = sequence_values(model.sequence, artifact.metadata)
         return (Layer("`sequence` in the spec", values, lambda path: self.loaded.place("models", name, "sequence")),)
+
+    def _environment(self, name: str, model: ModelSpec) -> tuple[Layer, ...]:
+        """Where the Python backend finds the packed environment."""
+        if model.environment is None:
+            return ()
+        values = {"parameters": {PARAMETER: {"string_value": f"$$TRITON_MODEL_DIRECTORY/{ENVIRONMENT}"}}}
+        place = self.loaded.place("models", name, "environment")
+        return (Layer("`environment` in the spec", values, lambda path: place),)
 
     def _own(self, name: str, line: Line) -> tuple[Layer, ...]:
         """The config that one variant has alone."""

@@ -17,6 +17,7 @@ from tritonforge.durable import disk_errors
 from tritonforge.errors import CheckFailed, EnvironmentLacks, Place, SpecError, UsageError, did_you_mean
 from tritonforge.repository.release import Release
 from tritonforge.spec.models import ConnectionSpec, SecretRef, TlsSettings
+from tritonforge.steps.export.packed_environment import ENVIRONMENT
 from tritonforge.triton.client import Client
 from tritonforge.triton.connection import Connection, Tls
 
@@ -321,6 +322,8 @@ def check_requirements(release: Release) -> None:
         file = release.models_folder / entry["folder"] / str(entry["version"]) / "requirements.txt"
         if entry["format"] != "python" or not file.is_file():
             continue
+        if (release.models_folder / entry["folder"] / ENVIRONMENT).is_file():
+            continue  # it brings its own packages
         for line in file.read_text(encoding="utf-8").splitlines():
             text = line.partition("#")[0].strip()
             if not text or text.startswith("-"):

@@ -8,7 +8,7 @@ from typing import Any
 
 from tritonforge.actions.compose import evidence_key
 from tritonforge.actions.workspace import Workspace
-from tritonforge.repository.release import Release
+from tritonforge.repository.release import Release, entry_title
 from tritonforge.spec.platform import Platform
 
 
@@ -53,8 +53,8 @@ def view_release(workspace: Workspace, platform_name: str | None, reference: str
         key = evidence_key(entry["artifact"], entry["config"], platform.name)
         validation = evidence.latest("validation", entry["folder"], key)
         parity = evidence.latest("parity", entry["name"], evidence_key(entry["artifact"], None, platform.name))
-        found[entry["folder"]] = {"validation": validation, "parity": parity}
-        proofs[entry["folder"]] = _in_words(entry, validation, parity)
+        found[entry_title(entry)] = {"validation": validation, "parity": parity}
+        proofs[entry_title(entry)] = _in_words(entry, validation, parity)
     gates = {}
     for name, gate in workspace.loaded.spec.gates.items():
         if gate.model in {entry["folder"] for entry in release.models()}:

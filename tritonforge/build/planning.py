@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from tritonforge.build.graph import Graph, Line, ModelNodes, Node
@@ -15,6 +15,7 @@ from tritonforge.spec.conversion.effective import conversions
 from tritonforge.spec.load import LoadedSpec
 from tritonforge.spec.models import ModelSpec
 from tritonforge.spec.platform import Platform
+from tritonforge.steps.export.packed_environment import ENVIRONMENT
 
 DEFAULT_LARGEST_BATCH: Final = 8
 """The largest batch that golden cases have where the spec leaves `max_batch_size` to the template."""
@@ -60,7 +61,7 @@ def _plan_model(asked: Importing, platform: Platform) -> ModelNodes:
         tuple(lines),
         served,
         golden,
-        _folder_files(asked),
+        _folder_files(asked, [line.backend for line in lines]),
         chosen_by,
     )
 
@@ -117,11 +118,9 @@ def _golden(
     return asked.graph.add(Node(f"{asked.name}/golden", asked.name, step, config, {"model": imported}, files))
 
 
-def _folder_files(asked: Importing) -> str | None:
+def _folder_files(asked: Importing, backends: Iterable[str]) -> str | None:
     model: ModelSpec = asked.model
-    if not model.folder_files:
-        return None
-    files = extra_files(asked, model.folder_files, ("folder_files",))
+    files = extra_files(asked, model.folder_files, ("folder_files",)) if model.folder_files else {}
     for path in files:
         first = path.split("/", 1)[0]
         if first == "config.pbtxt" or first[:1].isdigit() or first == "configs":
@@ -131,4 +130,18 @@ def _folder_files(asked: Importing) -> str | None:
                 expected="neither config.pbtxt, nor configs/, nor a name that begins with a digit",
                 found=path,
             )
-    return asked.graph.add(Node(f"{asked.name}/folder-files", asked.name, "collect", {}, {}, files))
+    config = {}
+    if model.environment is not None:
+        other = sorted(set(backends) - {"python"})
+        if other or ENVIRONMENT in files:
+            raise SpecError(
+                f"an environment is for the Python backend, not for '{other[0]}'"
+                if other
+                else f"`folder_files` has an {ENVIRONMENT} of its own",
+                place=asked.place("environment"),
+            )
+        files[ENVIRONMENT] = asked.resolver.file(model.environment, asked.place("environment"))
+        config = {"environment": ENVIRONMENT}
+    if not files:
+        return None
+    return asked.graph.add(Node(f"{asked.name}/folder-files", asked.name, "collect", config, {}, files))

@@ -96,6 +96,8 @@ def build(
 
 
 def _summary(item: PlatformOutcome) -> None:
+    from tritonforge.repository.release import entry_title
+
     ran, kept = item.count("built"), item.count("cached")
     if item.release is None:
         click.echo(
@@ -115,7 +117,7 @@ def _summary(item: PlatformOutcome) -> None:
     if item.new:
         rows = [
             [
-                entry["folder"],
+                entry_title(entry),
                 entry["version"],
                 entry["backend"],
                 entry["max_batch_size"] or "–",

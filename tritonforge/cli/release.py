@@ -27,6 +27,7 @@ def show(
     """Show a release (the current one, or REFERENCE: the beginning of a digest) and what it was proven on."""
     from tritonforge.actions.show import view_release
     from tritonforge.actions.workspace import open_workspace
+    from tritonforge.repository.release import entry_title
 
     view = view_release(open_workspace(spec, overlays), platform, reference)
     if as_json:
@@ -39,12 +40,12 @@ def show(
     click.echo(f"in {view.release.folder}")
     rows = [
         [
-            entry["folder"],
+            entry_title(entry),
             entry["kind"],
             entry["version"],
             entry["backend"],
             entry["max_batch_size"] or "–",
-            view.proofs[entry["folder"]],
+            view.proofs[entry_title(entry)],
         ]
         for entry in view.release.models()
     ]

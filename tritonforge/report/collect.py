@@ -18,7 +18,7 @@ from tritonforge.report.figures import hardware_in_words
 from tritonforge.report.summary import summarize
 from tritonforge.report.wiring import EnsembleGraph, read_graph
 from tritonforge.repository.pbtxt import parse
-from tritonforge.repository.release import Release
+from tritonforge.repository.release import Release, entry_title
 
 MAX_CONFIG: Final = 1 << 20
 _VERDICTS: Final[Mapping[bool | None, Any]] = {True: "pass", False: "fail", None: "inconclusive"}
@@ -96,7 +96,7 @@ def _config_text(release: Release, folder: str) -> str | None:
 
 def _model(entry: Mapping[str, Any], text: str | None, known: Known) -> ModelRow:
     signature = Signature.from_json(entry["signature"])
-    folder = entry["folder"]
+    folder = entry_title(entry)
     proof = _proof(entry, known.evidence.get(folder, {}))
     words = {"answers": "answers compared on a server", "loaded": "loaded on a server", "failed": "FAILED"}
     return ModelRow(
@@ -183,7 +183,7 @@ def _ensembles(entries: Sequence[Mapping[str, Any]], texts: Mapping[str, str | N
 
 def _parity_rows(entries: Sequence[Mapping[str, Any]], known: Known) -> Iterator[ParityRow]:
     for entry in entries:
-        found = known.evidence.get(entry["folder"], {}).get("parity")
+        found = known.evidence.get(entry_title(entry), {}).get("parity")
         # A router and its arm have one public name: only the arm was converted.
         if found is None or entry["kind"] != "model":
             continue
@@ -191,12 +191,13 @@ def _parity_rows(entries: Sequence[Mapping[str, Any]], known: Known) -> Iterator
         report = found["report"]
         for row in report["rows"]:
             yield ParityRow(
-                model=entry["folder"],
+                model=entry_title(entry),
                 **{name: row.get(name) for name in ("case", "output", "max_abs", "max_rel", "cosine", "agreement")},
                 ok=bool(row["ok"]),
                 bound=_bound(report.get("tolerance"), datatypes.get(row["output"])),
                 reason=row.get("reason"),
                 reference=str(report.get("reference", "its source")),
+                made_by=report.get("made_by"),
                 at=found["at"],
             )
 
@@ -212,12 +213,12 @@ def _bound(tolerance: Any, datatype: str | None) -> float | None:
 
 def _validation_rows(entries: Sequence[Mapping[str, Any]], known: Known) -> Iterator[ValidationRow]:
     for entry in entries:
-        found = known.evidence.get(entry["folder"], {}).get("validation")
+        found = known.evidence.get(entry_title(entry), {}).get("validation")
         if found is None:
             continue
         result = found["result"]
         yield ValidationRow(
-            folder=entry["folder"],
+            folder=entry_title(entry),
             ok=bool(found["ok"]),
             server=str(found["server"].get("title", "a server")),
             hardware=hardware_in_words(found.get("hardware")),

@@ -94,6 +94,7 @@ class ParityRow:
     reason: str | None
     reference: str
     at: str
+    made_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

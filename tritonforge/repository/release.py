@@ -67,6 +67,12 @@ class ReleaseDraft:
         return digest_bytes(self.text)
 
 
+def entry_title(entry: Mapping[str, Any]) -> str:
+    """What an entry of ``models`` is called where each must be told from the others: ``network (int8)``."""
+    label = entry.get("label")
+    return f"{entry['folder']} ({label})" if label else str(entry["folder"])
+
+
 @dataclass(frozen=True, slots=True)
 class Release:
     """A release on disk."""

@@ -176,6 +176,9 @@ class ModelSpec(Servable):
     """Files of the model's folder (labels, warm-up data, initial states), by the path that they get there."""
     requirements: list[str] = []
     """Packages that a Python model needs, as in a requirements file; shipped beside it, checked before serving."""
+    environment: SourceRef | None = None
+    """A packed Python environment (a `.tar.gz` of conda-pack) that the Python backend unpacks and runs this model in;
+    its Python has the version of the backend's stub."""
     export: ExportSpec = ExportSpec()
     """For sources that become ONNX: how."""
     simplify: bool = False

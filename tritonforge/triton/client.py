@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 Protocol = Literal["http", "grpc"]
 _QUICK: Final = 10.0
+_PATIENT: Final = 60.0
+"""Seconds for questions about one model, which a server that is loading others may answer late."""
 _NOTHING: Final[Mapping[str, Any]] = {}
 
 
@@ -74,11 +76,11 @@ class Client:
         """Every model and version that the server knows, with its state and the reason for it."""
         return self._call(lambda transport: transport.index(timeout))
 
-    def model_metadata(self, name: str, version: str = "", *, timeout: float = _QUICK) -> dict[str, Any]:
+    def model_metadata(self, name: str, version: str = "", *, timeout: float = _PATIENT) -> dict[str, Any]:
         """``versions``, ``platform``, ``inputs`` and ``outputs`` as the server states them."""
         return self._call(lambda transport: transport.model_metadata(name, version, timeout))
 
-    def model_config(self, name: str, version: str = "", *, timeout: float = _QUICK) -> ModelConfig:
+    def model_config(self, name: str, version: str = "", *, timeout: float = _PATIENT) -> ModelConfig:
         """The configuration in force: completed by the backend, overridden by the last load."""
         config: ModelConfig = self._call(lambda transport: transport.model_config(name, version, timeout))
         return config

@@ -7,11 +7,15 @@ from typing import Any
 
 from tritonforge.artifact.artifact import Draft, inside
 from tritonforge.artifact.linking import place_file
+from tritonforge.steps.export.packed_environment import check_environment
 from tritonforge.steps.step import Job, Needs
 
 
 class Collect:
-    """Copies its sources to the paths that they are named by."""
+    """Copies its sources to the paths that they are named by.
+
+    ``environment`` in the configuration names one of them that is a packed Python environment, which is looked through.
+    """
 
     name = "collect"
     version = 1
@@ -22,4 +26,7 @@ class Collect:
     def run(self, job: Job) -> Draft:
         for path, source in job.sources.items():
             place_file(source, inside(job.out, path))
-        return Draft("files")
+        metadata = {}
+        if "environment" in job.config:
+            metadata = {"python": check_environment(job.sources[job.config["environment"]])}
+        return Draft("files", metadata=metadata)
