@@ -51,6 +51,7 @@ models:
   minilm:
     source: {folder}
     huggingface: {{task: feature-extraction}}
+    export: {{exporters: [torchscript]}}   # the exporter that both peers use
     backend: onnxruntime
 """
 

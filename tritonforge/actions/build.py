@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tritonforge.actions.compose import Composer, compose_inputs, numbers
+from tritonforge.actions.compose import Composer
+from tritonforge.actions.compose_inputs import compose_inputs, numbers
 from tritonforge.actions.workspace import Workspace
 from tritonforge.artifact.digest import digest_of
 from tritonforge.build.executor import LocalExecutor

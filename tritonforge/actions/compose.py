@@ -2,42 +2,34 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tritonforge import __version__
+from tritonforge.actions.config_layers import ConfigLayers
 from tritonforge.actions.document import Composed, release_document, steps_behind
+from tritonforge.actions.golden_files import stated_cases, unanswered_inputs
 from tritonforge.actions.named_files import check_named_files
 from tritonforge.actions.served_cases import renamed_cases
 from tritonforge.actions.workspace import Workspace
 from tritonforge.artifact.artifact import Artifact
-from tritonforge.artifact.digest import digest_bytes, digest_file, digest_of
-from tritonforge.artifact.generate import make_inputs
+from tritonforge.artifact.digest import digest_bytes, digest_of
 from tritonforge.artifact.signature import Signature
-from tritonforge.artifact.tensors import CASES, Case, CaseSet, write_cases
+from tritonforge.artifact.tensors import CASES
 from tritonforge.build.graph import Graph, Line, ModelNodes
 from tritonforge.build.planning import wanted_on
 from tritonforge.build.scheduler import NodeResult
 from tritonforge.errors import InternalError, SpecError, did_you_mean
-from tritonforge.repository.backend_values import backend_values
-from tritonforge.repository.config import ENSEMBLE, ConfigRequest, GeneratedConfig, Layer, generate
+from tritonforge.repository.config import ENSEMBLE, ConfigRequest, GeneratedConfig, generate
 from tritonforge.repository.derive import served_signature
 from tritonforge.repository.ensemble import Member, order, wire
 from tritonforge.repository.evidence import EvidenceFolder
 from tritonforge.repository.release import Content, ReleaseDraft, Stored
 from tritonforge.repository.router import Arm, render_router
-from tritonforge.repository.sequence_values import require_batch, sequence_values
-from tritonforge.repository.serving import Serving
-from tritonforge.repository.template import house_templates
-from tritonforge.sources import case_files
+from tritonforge.repository.sequence_values import require_batch
 from tritonforge.spec.lock import Lock
-from tritonforge.spec.models import EnsembleSpec, GoldenSpec, ModelSpec, RouterSpec
+from tritonforge.spec.models import EnsembleSpec, ModelSpec, RouterSpec
 from tritonforge.spec.platform import Platform
-from tritonforge.steps.export.packed_environment import ENVIRONMENT, PARAMETER
-from tritonforge.steps.verify.golden import plan_cases
 
 CONFIG = "config.pbtxt"
 FIRST_ARM = "--c1"
@@ -50,63 +42,6 @@ def folder_name(name: str, member: ModelSpec | EnsembleSpec) -> str:
     return f"{name}{FIRST_ARM}" if member.router else name
 
 
-def compose_inputs(
-    workspace: Workspace, platform: Platform, lock: Lock, graph: Graph, results: Mapping[str, NodeResult]
-) -> dict[str, Any]:
-    """Everything that :meth:`Composer.compose` depends on, as data: where it is unchanged, so is the release."""
-    spec = workspace.loaded.spec
-    case_digests: dict[str, str] = {}
-    for name, member in spec.servables().items():
-        for file in _case_paths(workspace, name, member.golden):
-            case_digests[f"{name}:{file}"] = digest_file(file)
-    return {
-        "tritonforge": __version__,
-        "spec": spec.model_dump(mode="json"),
-        "platform": platform.to_json(),
-        "versions": numbers(lock, platform),
-        "artifacts": {node_id: result.artifact for node_id, result in results.items()},
-        "templates": _template_digests(workspace),
-        "cases": case_digests,
-        "models": {
-            name: [[line.label, line.artifact, line.backend] for line in nodes.served]
-            for name, nodes in graph.models.items()
-        },
-    }
-
-
-def numbers(lock: Lock, platform: Platform) -> dict[str, dict[str, str]]:
-    """The version numbers of a platform, as data."""
-    return {
-        folder: {str(number): digest for number, digest in known.items()}
-        for folder, known in lock.versions.get(platform.name, {}).items()
-    }
-
-
-def _template_digests(workspace: Workspace) -> dict[str, str]:
-    """All templates that a config or a router may be made from: the house's, the declared folders', the spec's own."""
-    folder = workspace.loaded.folder.resolve()
-    roots = [house_templates() / kind for kind in ("config", "routers")]
-    roots += [(folder / path).resolve() for path in workspace.loaded.spec.templates]
-    digests: dict[str, str] = {}
-    for root in [*roots, folder]:
-        for base, folders, names in os.walk(root):
-            folders[:] = [name for name in folders if not name.startswith((".", "build", "__pycache__"))]
-            for name in names:
-                if name.endswith(".j2"):
-                    file = Path(base) / name
-                    digests[str(file)] = digest_bytes(file.read_bytes())
-    return digests
-
-
-def _case_paths(workspace: Workspace, name: str, golden: GoldenSpec) -> list[Path]:
-    if not golden.cases:
-        return []
-    kind = "models" if name in workspace.loaded.spec.models else "ensembles"
-    root = workspace.loaded.folder
-    files = case_files.find(root, golden.cases, workspace.loaded.place(kind, name, "golden", "cases"))
-    return [*files, *case_files.referenced(case_files.read(files, root), root)]
-
-
 class Composer:
     """Composes the release of one platform. ``composing`` names what it works on, for error messages."""
 
@@ -117,6 +52,7 @@ class Composer:
         self.loaded = workspace.loaded
         self.spec = workspace.loaded.spec
         self.platform = platform
+        self.layers = ConfigLayers(workspace.loaded, platform)
         self.lock = lock
         self.graph = graph
         self.results = results
@@ -158,21 +94,6 @@ class Composer:
             raise InternalError(f"the artefact of {node_id} vanished from the store", hint="run the build again")
         return artifact
 
-    def _layers(self, kind: str, name: str, member: ModelSpec | EnsembleSpec) -> tuple[Layer, ...]:
-        place = self.loaded.place
-        override = member.platforms.get(self.platform.name)
-        layers = [Layer("the model in the spec", member.config, lambda path: place(kind, name, "config", *path))]
-        base = self.spec.platforms[self.platform.name].config
-        if base and kind == "models":
-            at = ("platforms", self.platform.name, "config")
-            layers.insert(0, Layer(f"platform {self.platform.name}", base, lambda path: place(*at, *path)))
-        if override is not None and override.config:
-            own = (kind, name, "platforms", self.platform.name, "config")
-            layers.append(
-                Layer(f"the model on platform {self.platform.name}", override.config, lambda path: place(*own, *path))
-            )
-        return tuple(layers)
-
     def _request(
         self, kind: str, name: str, member: ModelSpec | EnsembleSpec, backend: str, signature: Signature, **more: Any
     ) -> ConfigRequest:
@@ -189,7 +110,7 @@ class Composer:
             platform=self.platform,
             max_batch_size=more.pop("max_batch_size", largest),
             template=template,
-            layers=more.pop("layers", self._layers(kind, name, member)),
+            layers=more.pop("layers", self.layers.member(kind, name, member)),
             template_folders=self._template_folders(),
             places=at,
             **more,
@@ -207,9 +128,8 @@ class Composer:
                 f"measured: `tritonforge choose {name}` does"
             )
         numbers = [self._number("models", name, model, self._artifact(line.artifact).digest) for line in nodes.served]
-        policy = self._all_versions(name, numbers) if len(numbers) > 1 else ()
         parts = [
-            self._line(name, model, nodes, line, number, policy)
+            self._line(name, model, nodes, line, number, numbers)
             for line, number in zip(nodes.served, numbers, strict=True)
         ]
         if len({part.config.text for part in parts}) > 1:
@@ -233,13 +153,8 @@ class Composer:
         self._add("models", name, model, newest)
         self.labels[name] = {part.label: part.version for part in parts if part.label and model.versions}
 
-    def _all_versions(self, name: str, numbers: list[int]) -> tuple[Layer, ...]:
-        """Triton loads the newest version alone unless it is told otherwise."""
-        values = {"version_policy": {"specific": {"versions": sorted(numbers)}}}
-        return (Layer("`versions` in the spec", values, lambda path: self.loaded.place("models", name, "versions")),)
-
     def _line(
-        self, name: str, model: ModelSpec, nodes: ModelNodes, line: Line, number: int, policy: tuple[Layer, ...]
+        self, name: str, model: ModelSpec, nodes: ModelNodes, line: Line, number: int, numbers: list[int]
     ) -> Composed:
         artifact = self._artifact(line.artifact)
         assert artifact.signature is not None
@@ -249,14 +164,7 @@ class Composer:
             model,
             line.backend,
             artifact.signature,
-            layers=(
-                *policy,
-                *self._settings(name, line, artifact),
-                *self._sequence(name, model, artifact),
-                *self._environment(name, model),
-                *self._layers("models", name, model),
-                *self._own(name, line),
-            ),
+            layers=self.layers.of_line(name, model, line, artifact, numbers),
             model_filename=artifact.metadata.get("file"),
             **({} if line.conversion.max_batch_size is None else {"max_batch_size": line.conversion.max_batch_size}),
         )
@@ -290,47 +198,6 @@ class Composer:
             tolerance=line.tolerance,
         )
 
-    def _settings(self, name: str, line: Line, artifact: Artifact) -> tuple[Layer, ...]:
-        """What the backend's own settings in the spec say in Triton's words, under everything that `config` says."""
-        values = backend_values(line.backend, line.conversion, artifact, self._serving(name, line))
-        return (Layer(f"`{line.backend}` in the spec", values, lambda path: self.loaded.place("models", name)),) * bool(
-            values
-        )
-
-    def _serving(self, name: str, line: Line) -> Serving:
-        """What the settings of a backend depend on besides the artefact."""
-        model = self.spec.models[name]
-        override = model.platforms.get(self.platform.name)
-        largest = model.max_batch_size
-        if override is not None and override.max_batch_size is not None:
-            largest = override.max_batch_size
-        if line.conversion.max_batch_size is not None:
-            largest = line.conversion.max_batch_size
-        place = self.loaded.place
-        return Serving(self.platform, largest, model.golden.axes, lambda *path: place("models", name, *path))
-
-    def _sequence(self, name: str, model: ModelSpec, artifact: Artifact) -> tuple[Layer, ...]:
-        """Sequence batching with the states that the artefact has."""
-        if model.sequence is None:
-            return ()
-        values = sequence_values(model.sequence, artifact.metadata)
-        return (Layer("`sequence` in the spec", values, lambda path: self.loaded.place("models", name, "sequence")),)
-
-    def _environment(self, name: str, model: ModelSpec) -> tuple[Layer, ...]:
-        """Where the Python backend finds the packed environment."""
-        if model.environment is None:
-            return ()
-        values = {"parameters": {PARAMETER: {"string_value": f"$$TRITON_MODEL_DIRECTORY/{ENVIRONMENT}"}}}
-        place = self.loaded.place("models", name, "environment")
-        return (Layer("`environment` in the spec", values, lambda path: place),)
-
-    def _own(self, name: str, line: Line) -> tuple[Layer, ...]:
-        """The config that one variant has alone."""
-        if not line.conversion.config:
-            return ()
-        at = ("models", name, "variants", line.label, "config")
-        return (Layer(f"the variant {line.label}", line.conversion.config, lambda path: self.loaded.place(*at, *path)),)
-
     def _ensemble(self, name: str, ensemble: EnsembleSpec) -> None:
         override = ensemble.platforms.get(self.platform.name)
         if override is not None and override.max_batch_size is not None:
@@ -344,7 +211,7 @@ class Composer:
         self.warnings += [f"{name}: {text}" for text in wired.warnings]
         layer = wired.layer()
         self.lock.pins[self.platform.name][name] = {step.member: step.version for step in wired.steps}
-        layers = (layer, *self._layers("ensembles", name, ensemble))
+        layers = (layer, *self.layers.member("ensembles", name, ensemble))
         request = self._request(
             "ensembles",
             name,
@@ -411,10 +278,14 @@ class Composer:
             max_batch_size=front.max_batch_size,
             decoupled=front.decoupled,
         )
-        self._cases(kind, name, member.golden, front.signature)
+        place = self.loaded.place(kind, name, "golden", "cases")
+        if member.golden.cases:
+            stated = stated_cases(member.golden, front.signature, self.loaded.folder, place)
+            self.files.update({f"golden/{name}/files/{path}": data for path, data in stated.items()})
         proven = kind == "models" and self.graph.models[name].golden is not None
         if not proven and (member.golden.ranges or member.golden.axes):
-            self._inputs(name, member.golden, front)
+            asked = unanswered_inputs(member.golden, front.signature, front.max_batch_size)
+            self.files.update({f"golden/{name}/inputs/{path}": data for path, data in asked.items()})
 
     def _take(self, kind: str, name: str, part: Composed) -> None:
         others = {known.name for known in self.parts.values() if known.folder == part.folder} - {name}
@@ -457,30 +328,6 @@ class Composer:
             error.place = self.loaded.place(kind, name, "version")
             raise
 
-    def _cases(self, kind: str, name: str, golden: GoldenSpec, signature: Signature) -> None:
-        if not golden.cases:
-            return
-        root = self.loaded.folder
-        files = case_files.find(root, golden.cases, self.loaded.place(kind, name, "golden", "cases"))
-        tolerance = None if golden.tolerance is None else golden.tolerance.model_dump(exclude_none=True)
-        cases = case_files.pack(case_files.read(files, root), signature, root, tolerance)
-        for path, data in _case_bytes(cases).items():
-            self.files[f"golden/{name}/files/{path}"] = data
-
-    def _inputs(self, name: str, golden: GoldenSpec, part: Composed) -> None:
-        """Generated inputs without answers, for what no reference runs offline: they show that it answers at all."""
-        bounds = {axis: (sizes[0], sizes[1]) for axis, sizes in golden.axes.items()}
-        ranges = {key: value.model_dump(exclude_none=True) for key, value in golden.ranges.items()}
-        largest = part.max_batch_size
-        config = {"axes": bounds, "batches": sorted({1, min(3, largest), largest} - {0})}
-        cases = tuple(
-            Case(label, make_inputs(part.signature, batch=batch, sizes=sizes, seed=golden.seed, ranges=ranges), {})
-            for label, batch, sizes in plan_cases(part.signature, config)
-        )
-        datatypes = {tensor.name: tensor.datatype for tensor in (*part.signature.inputs, *part.signature.outputs)}
-        for path, data in _case_bytes(CaseSet("none", cases, datatypes, None)).items():
-            self.files[f"golden/{name}/inputs/{path}"] = data
-
     def keep_parity(self, evidence: EvidenceFolder) -> None:
         """Append the comparison of each converted artefact to the evidence, unless the latest one is the same.
 
@@ -517,10 +364,3 @@ def version_path(artifact: Artifact, path: str) -> str | None:
     if artifact.format == "onnx" and external and (path == "model.onnx" or path in external):
         return f"model.onnx/{path}"
     return path
-
-
-def _case_bytes(cases: CaseSet) -> dict[str, bytes]:
-    with tempfile.TemporaryDirectory(prefix="tritonforge-") as name:
-        folder = Path(name)
-        write_cases(folder, cases)
-        return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
