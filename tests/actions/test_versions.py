@@ -135,3 +135,42 @@ def test_what_does_not_go_together_is_told(folder: Path, more: str, message: str
         assert message in error.message
     else:
         assert message in outcome.failures[0].error.message
+
+
+def test_an_older_version_that_is_added_in_front_is_refused(folder: Path) -> None:
+    spec = VERSIONS.replace("STEP", "plain")
+    built(folder, spec.replace(", slim: {simplify: true}", ""))
+    (failure,) = built(
+        folder, spec.replace("{plain: {}, slim: {simplify: true}}", "{slim: {simplify: true}, plain: {}}")
+    ).failures
+    assert "another order than their numbers" in failure.error.message
+
+
+def test_a_choice_that_is_gone_or_changed_is_told(folder: Path) -> None:
+    built(folder, VARIANTS)
+    lock = read_lock(folder / "forge.lock")
+    lock.choices["local"] = {"net": Choice("slim", {"artifact": "0" * 12})}
+    write_lock(folder / "forge.lock", lock)
+    assert any("another artefact" in text for text in built(folder, VARIANTS).warnings)
+    without = built(folder, VARIANTS.replace(", slim: {simplify: true, max_batch_size: 8}", ""))
+    assert any("'slim', which is gone" in text for text in without.warnings)
+
+
+def test_a_pin_on_a_model_without_variants_is_refused(folder: Path) -> None:
+    spec = (
+        "apiVersion: tritonforge/v1\nname: tiny\nmodels:\n  net: {source: net.onnx, platforms: {local: {variant: a}}}\n"
+    )
+    (failure,) = built(folder, spec).failures
+    assert "no `variants`" in failure.error.message
+
+
+def test_a_variant_may_leave_out_what_the_model_says(folder: Path) -> None:
+    from tritonforge.spec.conversion.effective import conversions
+    from tritonforge.spec.models import ModelSpec
+
+    model = ModelSpec.model_validate(
+        {"source": "x.onnx", "quantize": {"mode": "dynamic"}, "variants": {"a": {"quantize": None}, "b": {}}}
+    )
+    a, b = conversions(model)
+    assert a.quantize is None
+    assert b.quantize is not None

@@ -86,3 +86,11 @@ def test_the_reason_names_figures_and_bounds() -> None:
     reason = str(compare("y", "FP32", f32(2), f32(1), {"abs": 0.5, "rel": 0.1}).reason)
     assert "max abs 1" in reason
     assert "abs 0.5, rel 0.1" in reason
+
+
+@pytest.mark.parametrize(("shape", "ok"), [((4, 3), False), ((2, 2, 3), False), ((4,), False), ((4, 1), False)])
+def test_an_agreement_that_is_asked_for_is_held_in_every_shape(shape: tuple[int, ...], ok: bool) -> None:
+    expected = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    found = compare("y", "FP32", expected[..., ::-1].copy(), expected, {"top1": 0.99})
+    assert found.ok is ok
+    assert "top-1 agreement" in str(found.reason)

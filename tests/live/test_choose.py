@@ -27,6 +27,7 @@ models:
       plain: {}
       slim: {simplify: true}
   other: {source: net.onnx}
+  pinned: {source: net.onnx, variants: {a: {}, b: {simplify: true}}, platforms: {local: {variant: b}}}
 """
 QUICK = ChooseOptions(rounds=3, interval_ms=50)
 
@@ -71,6 +72,7 @@ def test_a_dry_run_leaves_the_lock_as_it_is(spec: Path) -> None:
         (("nett",), ServerChoice(), "no model 'nett'"),
         (("other",), ServerChoice(), "no variants to choose from"),
         ((), ServerChoice(server="http://127.0.0.1:1"), "on a server that loads them"),
+        (("pinned",), ServerChoice(), "the spec itself says"),
     ],
 )
 def test_wrong_questions_are_told(spec: Path, names: tuple[str, ...], choice: ServerChoice, message: str) -> None:

@@ -23,7 +23,7 @@ from tritonforge.build.planning import plan_graph
 from tritonforge.build.record import BuildRecord
 from tritonforge.build.scheduler import NodeResult
 from tritonforge.durable import folder_lock
-from tritonforge.errors import CheckFailed, Interrupted, UsageError, did_you_mean
+from tritonforge.errors import CheckFailed, Interrupted, SpecError, UsageError, did_you_mean
 from tritonforge.interruption import interruptible
 from tritonforge.measure import Outcome, PerfRun, describe
 from tritonforge.measure import run as run_perf
@@ -121,7 +121,7 @@ def choose(
             hint="leave it out, or name --tritonserver or --container",
         )
     platform = workspace.platform(platform_name)
-    models = _asked(workspace, names)
+    models = _asked(workspace, platform.name, names)
     lock = read_lock(workspace.lock_path)
     store = workspace.store.open()
     try:
@@ -140,14 +140,29 @@ def choose(
     return chosen
 
 
-def _asked(workspace: Workspace, names: tuple[str, ...]) -> list[str]:
+def _asked(workspace: Workspace, platform: str, names: tuple[str, ...]) -> list[str]:
     models = workspace.loaded.spec.models
     for name in names:
         if name not in models:
             raise UsageError(f"the spec has no model '{name}'", hint=did_you_mean(name, models))
         if not models[name].variants:
             raise UsageError(f"'{name}' has no variants to choose from", hint="state them under `variants:`")
-    asked = list(names) or [name for name, model in models.items() if model.variants]
+        if models[name].sequence is not None:
+            raise UsageError(f"'{name}' answers sequences, which `choose` does not measure")
+        pinned = models[name].platforms.get(platform)
+        if pinned is not None and pinned.variant is not None:
+            raise UsageError(
+                f"the spec itself says which variant of '{name}' is served on {platform}",
+                found=pinned.variant,
+                hint=f"drop `platforms.{platform}.variant` to let forge.lock choose",
+            )
+    asked = list(dict.fromkeys(names)) or [
+        name
+        for name, model in models.items()
+        if model.variants
+        and model.sequence is None
+        and (platform not in model.platforms or model.platforms[platform].variant is None)
+    ]
     if not asked:
         raise UsageError("no model of the spec has variants", hint="state them under a model's `variants:`")
     return asked
@@ -172,6 +187,9 @@ def _one(
     progress(f"{name}: building {len(nodes.lines)} variants")
     results = run_steps(workspace, workspace.releases(platform).root / "logs", own, BuildRecord(), BuildOptions())
     candidates = [_candidate(workspace, line, nodes, results) for line in nodes.lines]
+    for line, item in zip(nodes.lines, candidates, strict=True):
+        if item.excluded is None:
+            item.excluded = _uncomposable(workspace, platform, name, line, own, results, options)
     alive = [(line, item) for line, item in zip(nodes.lines, candidates, strict=True) if item.excluded is None]
     if not alive:
         raise CheckFailed(
@@ -195,6 +213,7 @@ def _one(
     }
     ranking = rank(less_is_better)
     figures = {
+        "artifact": _digest_of(ranking.best, nodes, results),
         "objective": options.objective,
         "concurrency": options.concurrency,
         "batch_size": options.batch_size,
@@ -236,6 +255,31 @@ def _reason(results: Mapping[str, NodeResult], node: str) -> str:
         return f"{node} failed: {result.error.message}{found}"
     before = next((other for other in result.node.inputs.values() if results[other].artifact is None), None)
     return "it was not built" if before is None else _reason(results, before)
+
+
+def _digest_of(label: str, nodes: ModelNodes, results: Mapping[str, NodeResult]) -> str:
+    """The artefact of a variant, so that a later build can tell whether it is still what was measured."""
+    line = next(line for line in nodes.lines if line.label == label)
+    return str(results[line.artifact].artifact)[:12]
+
+
+def _uncomposable(
+    workspace: Workspace,
+    platform: Platform,
+    name: str,
+    line: Line,
+    graph: Graph,
+    results: Mapping[str, NodeResult],
+    options: ChooseOptions,
+) -> str | None:
+    """Why a variant cannot be served at all as it is stated, or not at the batch size that is asked for."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="tritonforge-choose-") as work:
+            release = _measuring_release(workspace, platform, name, [line], graph, results, work)[1]
+            largest = max(1, int(release.served(_measured_name(name, line.label))["max_batch_size"]))
+    except SpecError as error:
+        return error.message + ("" if error.found is None else f" ({error.found})")
+    return None if options.batch_size <= largest else f"its largest batch is {largest}"
 
 
 def _measured_name(name: str, label: str) -> str:

@@ -122,12 +122,15 @@ class Composer:
 
     def _model(self, name: str, model: ModelSpec, nodes: ModelNodes) -> None:
         """One folder: a version for every served line, oldest first, under one config."""
-        if nodes.chosen_by == "order" and len(nodes.lines) > 1:
-            self.warnings.append(
-                f"{name}: '{nodes.served[0].label}' stands first among {len(nodes.lines)} variants, and was not "
-                f"measured: `tritonforge choose {name}` does"
-            )
+        self.warnings += self._about_choice(name, nodes)
         numbers = [self._number("models", name, model, self._artifact(line.artifact).digest) for line in nodes.served]
+        if numbers != sorted(numbers):
+            raise SpecError(
+                f"the versions of '{name}' stand in another order than their numbers",
+                place=self.loaded.place("models", name, "versions"),
+                expected="oldest first: Triton serves the highest number where a request names none",
+                found=", ".join(f"{line.label} is {n}" for line, n in zip(nodes.served, numbers, strict=True)),
+            )
         parts = [
             self._line(name, model, nodes, line, number, numbers)
             for line, number in zip(nodes.served, numbers, strict=True)
@@ -152,6 +155,24 @@ class Composer:
             self._take("models", name, part)
         self._add("models", name, model, newest)
         self.labels[name] = {part.label: part.version for part in parts if part.label and model.versions}
+
+    def _about_choice(self, name: str, nodes: ModelNodes) -> list[str]:
+        """What a reader should know of how the served variant was chosen."""
+        label = nodes.served[0].label
+        measure = f"`tritonforge choose {name}` measures"
+        choice = self.lock.choices.get(self.platform.name, {}).get(name)
+        if nodes.chosen_by == "gone" and choice is not None:
+            return [f"{name}: forge.lock chose '{choice.variant}', which is gone; '{label}' is served: {measure}"]
+        if nodes.chosen_by == "order" and len(nodes.lines) > 1:
+            return [
+                f"{name}: '{label}' stands first among {len(nodes.lines)} variants, and was not measured: "
+                f"`tritonforge choose {name}` does"
+            ]
+        if nodes.chosen_by == "lock" and choice is not None:
+            measured = choice.figures.get("artifact")
+            if measured and not self._artifact(nodes.served[0].artifact).digest.startswith(str(measured)):
+                return [f"{name}: '{label}' was chosen as another artefact than it is now: {measure} again"]
+        return []
 
     def _line(
         self, name: str, model: ModelSpec, nodes: ModelNodes, line: Line, number: int, numbers: list[int]

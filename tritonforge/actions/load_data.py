@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from tritonforge.artifact.generate import axis_sizes, make_inputs
-from tritonforge.artifact.tensors import read_cases
-from tritonforge.errors import CheckFailed, EnvironmentLacks
+from tritonforge.artifact.signature import Signature
+from tritonforge.artifact.tensors import Case, read_cases
+from tritonforge.errors import CheckFailed, EnvironmentLacks, UsageError, did_you_mean
 from tritonforge.measure import write_input_data
 from tritonforge.repository.release import Release
 
@@ -26,10 +27,14 @@ def load_data(
     """
     entry = release.served(model)
     signature = release.signature(model)
+    known = {dim for tensor in signature.inputs for dim in tensor.shape if isinstance(dim, str)}
+    for axis in axes:
+        if axis not in known:
+            raise UsageError(f"'{model}' has no dynamic axis '{axis}'", hint=did_you_mean(axis, known))
     if batch_size > max(1, int(entry["max_batch_size"])):
         raise CheckFailed(
             f"{asking} asks for larger batches than '{model}' takes",
-            expected=f"{entry['max_batch_size']} at most",
+            expected=f"{max(1, int(entry['max_batch_size']))} at most",
             found=str(batch_size),
         )
     cases: list[Mapping[str, Any]] = []
@@ -41,8 +46,8 @@ def load_data(
         made = make_inputs(signature, batch=1, sizes=sizes, seed=0, ranges=None)
         cases = [_item(made, signature.batched)]
         for path in sorted(release.golden_folder(str(entry["name"])).glob("*/cases.json")):
-            # Declared value ranges are in the generated cases: their first item is a valid request.
-            first = read_cases(path.parent).cases[0]
+            # The generated cases have valid values: the largest of them that is no batch is what is asked.
+            first = _largest(read_cases(path.parent).cases)
             if first.sequence:
                 raise CheckFailed(
                     f"'{model}' answers sequences, which cannot be measured with a fixed number of requests",
@@ -51,6 +56,7 @@ def load_data(
                     hint="leave this model out; `tritonforge validate` asks it whole sequences",
                 )
             cases = [_item(first.inputs, signature.batched)]
+    cases = [_sized(case, signature, axes) for case in cases]
     outline = {name: getattr(array, "shape", ()) for name, array in cases[0].items()}
     alike = [case for case in cases if {name: getattr(array, "shape", ()) for name, array in case.items()} == outline]
     if not alike:
@@ -66,3 +72,23 @@ def load_data(
 def _item(inputs: Mapping[str, Any], batched: bool) -> dict[str, Any]:
     """The first item of a batch."""
     return {name: array[0] if batched else array for name, array in inputs.items()}
+
+
+def _largest(cases: Sequence[Case]) -> Case:
+    """The case with the most values among those of batch 1 (all, where no name says so)."""
+    single = [case for case in cases if case.name.startswith("batch1-")] or list(cases)
+    return max(single, key=lambda case: sum(array.size for array in case.inputs.values()))
+
+
+def _sized(case: Mapping[str, Any], signature: Signature, axes: Mapping[str, int]) -> dict[str, Any]:
+    """An item with the sizes that are asked for: its own values, cut short or said again."""
+    import numpy as np
+
+    made = dict(case)
+    for tensor in signature.inputs:
+        shape = tensor.shape[1:] if signature.batched else tensor.shape
+        for place, dim in enumerate(shape):
+            if isinstance(dim, str) and dim in axes and tensor.name in made and made[tensor.name].ndim > place:
+                array = made[tensor.name]
+                made[tensor.name] = np.take(array, np.arange(axes[dim]) % array.shape[place], axis=place)
+    return made

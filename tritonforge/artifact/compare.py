@@ -48,7 +48,8 @@ def compare(
     """Compare an output with its reference.
 
     A changed shape, and a NaN or infinity that the reference does not have, are failures whatever the tolerance.
-    ``agreement`` is the share of equal elements for exact types, and of equal arg-max rows for floating ones of rank 2.
+    ``agreement`` is the share of equal elements for exact types, and of equal arg-max rows (along the last axis) for
+    floating ones of rank 2 and more.
     """
     import numpy as np
 
@@ -84,8 +85,8 @@ def compare(
     norms = float(np.linalg.norm(a) * np.linalg.norm(b))
     cosine = float(a @ b / norms) if norms > 0 else (1.0 if max_abs == 0 else 0.0)
     top: float | None = None
-    if expected.ndim == 2 and expected.shape[1] > 1 and finite.all():
-        top = float(np.mean(found.argmax(axis=1) == expected.argmax(axis=1)))
+    if expected.ndim >= 2 and expected.shape[-1] > 1 and finite.all():
+        top = float(np.mean(found.argmax(axis=-1) == expected.argmax(axis=-1)))
     reasons = []
     if ("abs" in limits or "rel" in limits) and not np.all(
         gap <= limits.get("abs", 0.0) + limits.get("rel", 0.0) * np.abs(b)
@@ -93,7 +94,9 @@ def compare(
         reasons.append(f"max abs {max_abs:.3g}, max rel {max_rel:.3g} exceed {_bounds(limits)}")
     if "cosine" in limits and cosine < limits["cosine"]:
         reasons.append(f"cosine {cosine:.6f} is below {limits['cosine']}")
-    if "top1" in limits and top is not None and top < limits["top1"]:
+    if "top1" in limits and top is None:
+        reasons.append(f"there is no top-1 agreement of shape {list(expected.shape)}: state another tolerance")
+    elif "top1" in limits and top is not None and top < limits["top1"]:
         reasons.append(f"top-1 agreement {top:.4f} is below {limits['top1']}")
     return Difference(name, not reasons, max_abs, max_rel, cosine, top, "; ".join(reasons) or None)
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from tritonforge.artifact.artifact import is_inside
 from tritonforge.artifact.signature import Signature
 from tritonforge.build.graph import Graph, Node
-from tritonforge.errors import ForgeError, Place, SpecError
+from tritonforge.errors import CheckFailed, ForgeError, Place, SpecError
 from tritonforge.runners.onnx import MODEL
 from tritonforge.runners.probe import declared
 from tritonforge.sources import onnx_file
@@ -109,6 +109,13 @@ def _kind(asked: Importing, sources: Mapping[str, SourceFile]) -> str:
             expected="the module that it belongs to",
             hint="name it with `torch: {module: PACKAGE.MODULE:NAME}`, or give the architecture as the source and "
             "the file as `torch.weights`",
+        )
+    if kind is None and len(sources) == 1 and Path(next(iter(sources))).suffix in (".pt", ".pth", ".pt2", ".keras"):
+        raise CheckFailed(
+            "a source is damaged, or not what its name says",
+            place=asked.place("source"),
+            found=str(next(iter(sources.values())).path),
+            hint="`tritonforge inspect` tells what of it can be read; export or copy it again",
         )
     if kind not in ("onnx", "python", *TORCH_KINDS, *TENSORFLOW_KINDS):
         raise SpecError(

@@ -38,6 +38,10 @@ BRAIN_TOLERANCE: Final = {"abs": 5e-2, "rel": 5e-2}
 """Served in BF16: some units in the last place, 2^-8 each."""
 
 
+_BY_PRECISION: Final = {"fp16": HALF_TOLERANCE, "bf16": BRAIN_TOLERANCE}
+"""By the precision of weights whose inputs and outputs are FP32 all the same."""
+
+
 @dataclass(frozen=True, slots=True)
 class Start:
     """Where lines of one model begin: its imported source and, where there are some, its golden cases.
@@ -49,6 +53,7 @@ class Start:
     format: str
     imported: str
     golden: str | None
+    precision: str = "fp32"
     sequence: Mapping[str, Any] | None = None
 
 
@@ -69,7 +74,13 @@ def plan_line(graph: Graph, start: Start, conversion: Conversion, backend: str, 
     _refuse_unused(start, conversion, backend, place)
     chain = _Chain(graph, start.model, conversion.label, start.imported)
     served_format = start.format
-    tolerance = conversion.tolerance
+    if start.precision == "bf16" and backend == "onnxruntime":
+        raise SpecError(
+            "ONNX Runtime computes nothing of these models in BF16 on a CPU",
+            place=place,
+            hint="say `huggingface: {dtype: fp32}`, or serve it with `backend: pytorch` or `backend: python`",
+        )
+    tolerance = conversion.tolerance or _BY_PRECISION.get(start.precision)
     if backend in ("onnxruntime", "openvino"):
         served_format = "onnx"
         if start.format == "torch":

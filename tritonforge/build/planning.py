@@ -46,7 +46,7 @@ def _plan_model(asked: Importing, platform: Platform) -> ModelNodes:
     golden = None
     if imported.format != "python" or imported.kind == "processor":
         golden = _golden(asked, imported.kind, imported.format, imported.node, platform, sequence)
-    start = Start(name, imported.format, imported.node, golden, sequence)
+    start = Start(name, imported.format, imported.node, golden, _precision(model, imported.kind), sequence)
     override = model.platforms.get(platform.name)
     lines = []
     for conversion in conversions(model):
@@ -66,12 +66,26 @@ def _plan_model(asked: Importing, platform: Platform) -> ModelNodes:
     )
 
 
+def _precision(model: ModelSpec, kind: str) -> str:
+    """The precision of the weights, which decides how near a conversion can be."""
+    return model.huggingface.dtype if kind == "huggingface" else "fp32"
+
+
 def _served(asked: Importing, lines: tuple[Line, ...], platform: Platform) -> tuple[tuple[Line, ...], str | None]:
-    """The lines of the release, and what chose among variants (``spec``, ``lock``, or ``order``)."""
+    """The lines of the release, and what chose among variants: ``spec``, ``lock``, ``order``, or ``gone``.
+
+    ``gone`` is the order too, where the lock names a variant that is no longer there.
+    """
     model = asked.model
-    if not model.variants:
-        return lines, None
     override = model.platforms.get(platform.name)
+    if not model.variants:
+        if override is not None and override.variant is not None:
+            raise SpecError(
+                "the model has no `variants` of which one could be served",
+                place=asked.place("platforms", platform.name, "variant"),
+                found=override.variant,
+            )
+        return lines, None
     choice = asked.resolver.lock.choices.get(platform.name, {}).get(asked.name)
     by_label = {line.label: line for line in lines}
     if override is not None and override.variant is not None:
@@ -84,7 +98,7 @@ def _served(asked: Importing, lines: tuple[Line, ...], platform: Platform) -> tu
         return (by_label[override.variant],), "spec"
     if choice is not None and choice.variant in by_label:
         return (by_label[choice.variant],), "lock"
-    return (lines[0],), "order"
+    return (lines[0],), "order" if choice is None else "gone"
 
 
 def _stated_batch(model: ModelSpec, platform: Platform) -> int | None:
@@ -107,7 +121,7 @@ def _golden(
         "seed": model.golden.seed,
         "axes": golden_axes(model),
         "ranges": golden_ranges(model),
-        "batches": sorted({1, min(3, largest), largest}),
+        "batches": sorted({1, min(3, largest), largest, *_fixed_batches(model)}),
         "tolerance": None if model.golden.tolerance is None else model.golden.tolerance.model_dump(exclude_none=True),
     }
     files = {}
@@ -116,6 +130,12 @@ def _golden(
     step = "golden" if sequence is None else "golden-sequences"
     config.update(sequence or {})
     return asked.graph.add(Node(f"{asked.name}/golden", asked.name, step, config, {"model": imported}, files))
+
+
+def _fixed_batches(model: ModelSpec) -> list[int]:
+    """Batch sizes that OpenVINO lines are fixed to: they need cases of just that size."""
+    sizes = [conversion.openvino.shapes.get("batch") for conversion in conversions(model)]
+    return [size for size in sizes if size is not None]
 
 
 def _folder_files(asked: Importing, backends: Iterable[str]) -> str | None:

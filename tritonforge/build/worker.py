@@ -100,8 +100,8 @@ def _run(task: dict[str, Any]) -> str:
         try:
             draft = made.run(Job(task["config"], inputs, sources, out, kept))
         except ForgeError as error:
-            if error.place is not None and error.place.file in real:
-                error.place = Place(real[error.place.file], error.place.line, error.place.field)
+            if error.place is not None and error.place.file is not None:
+                error.place = _lasting(error.place, real, staging, task)
             raise
         provenance = {
             "step": task["step"],
@@ -113,6 +113,20 @@ def _run(task: dict[str, Any]) -> str:
             "seconds": round(time.monotonic() - clock, 3),
         }
         return store.commit(task["key"], out, draft, facets=task["facets"], provenance=provenance).digest
+
+
+def _lasting(place: Place, real: dict[Path | None, Path], staging: Path, task: dict[str, Any]) -> Place | None:
+    """A place that is still there when the user reads of it: the source's own file instead of the step's copy."""
+    assert place.file is not None
+    if place.file in real:
+        return Place(real[place.file], place.line, place.field)
+    if not place.file.is_relative_to(staging):
+        return place
+    path = place.file.relative_to(staging).as_posix().removeprefix("out/")
+    source = task["sources"].get(path)
+    if source is not None:
+        return Place(Path(source["path"]), place.line, place.field)
+    return None if place.line is None and place.field is None else Place(None, place.line, place.field)
 
 
 def _private_sources(task: dict[str, Any], staging: Path) -> tuple[dict[str, Path], dict[Path | None, Path]]:

@@ -94,6 +94,12 @@ def probe(
             notes.append(f"axis 0 is no batch: {', '.join(still)} did not follow it")
         for name, value in moved.items():
             _mark(shapes[name], first[name].shape, value.shape, "batch", name, batch)
+        if is_batch and batched is None:
+            feeds = make_inputs(asked, batch=PROBE_BATCHES[1], sizes=base, seed=seed, ranges=ranges)
+            mixed = rows_mixed(run, feeds, dict(run(feeds)))
+            if mixed:
+                is_batch = False
+                notes.append(f"axis 0 is no batch: rows of {', '.join(mixed)} depend on each other")
     outputs = tuple(Tensor(name, _datatype(name, value), tuple(shapes[name])) for name, value in first.items())
     return Probed(Signature(tuple(inputs), outputs, is_batch), tuple(notes))
 

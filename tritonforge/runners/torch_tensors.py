@@ -38,7 +38,7 @@ def to_torch(tensor: Tensor, array: np.ndarray[Any, Any]) -> Any:
 
     if tensor.datatype == "BYTES":
         return [item.decode() if isinstance(item, bytes) else str(item) for item in array.reshape(-1).tolist()]
-    made = torch.from_numpy(array if array.flags.writeable and array.flags.c_contiguous else array.copy())
+    made = torch.from_numpy(array.copy())  # a module may change its inputs in place
     return made.to(getattr(torch, TORCH_NAMES[tensor.datatype]))
 
 

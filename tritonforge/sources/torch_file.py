@@ -149,7 +149,7 @@ def _exported_weights(archive: zipfile.ZipFile, root: str) -> tuple[TensorEntry,
                     sizes = tuple(int(size["as_int"]) for size in meta["sizes"])
                     dtype = SCALAR_TYPES.get(meta["dtype"], "unknown")
                     entries.append(TensorEntry(str(tensor)[:1024], dtype, sizes, trained=bool(said["is_param"])))
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             raise CheckFailed(
                 "a list of weights is malformed", place=Place(Path(archive.filename or ""), field=name)
             ) from None
@@ -178,7 +178,7 @@ def json_object(data: bytes, place: Place) -> dict[str, Any]:
     """
     try:
         value = json.loads(data)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, OverflowError) as error:
         raise CheckFailed("a part of the model is no JSON", place=place, found=str(error)[:200]) from None
     if not isinstance(value, dict):
         raise CheckFailed("a part of the model is no JSON object", place=place, found=type(value).__name__)
@@ -206,7 +206,7 @@ def _safetensors(path: Path) -> tuple[TensorEntry, ...]:
             shape = tuple(int(dim) for dim in said["shape"])
             needed = max(needed, int(said["data_offsets"][1]))
             entries.append(TensorEntry(name, _SAFETENSORS.get(said["dtype"], said["dtype"].lower()), shape))
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError):
             raise CheckFailed("a tensor in the header is malformed", place=Place(path, field=name[:200])) from None
     if 8 + length + needed > size:
         raise CheckFailed(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import importlib.util
 import io
 import json
 import sys
@@ -243,3 +245,34 @@ def test_a_positional_module_has_the_signatures_order(tmp_path: Path) -> None:
     made = as_positional(load_module(tmp_path, how), how, Signature(inputs, outputs, True))
     a, b, c = made(torch.zeros(1, 4), torch.ones(1, 4))
     assert [float(value.sum()) for value in (a, b, c)] == [0.0, 4.0, 4.0]
+
+
+@pytest.mark.parametrize("name", ["model/models/model.JSON", "model/models/model.json"])
+def test_an_archive_with_two_files_of_one_name_is_refused(tmp_path: Path, name: str) -> None:
+    path = exported(tmp_path / "model" / "m.pt2")
+    with zipfile.ZipFile(path) as archive:
+        top = archive.namelist()[0].partition("/")[0]
+        own = next(item for item in archive.namelist() if item.endswith("models/model.json"))
+        data = archive.read(own)
+    with pytest.warns(UserWarning) if name.endswith("json") else contextlib.nullcontext():
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(f"{top}/{name.partition('/')[2]}", data)
+    with pytest.raises(CheckFailed, match="two files of one name"):
+        load_module(tmp_path, recipe("torch-export"))
+
+
+@pytest.mark.parametrize("call", ["torch.save(x, PATH)", "torch.from_file(PATH, True, 4)"])
+def test_scripted_code_that_writes_files_is_refused_before_it_is_loaded(tmp_path: Path, call: str) -> None:
+    mark = tmp_path / "written"
+    code = f"import torch\n\n\ndef forward(x: torch.Tensor) -> torch.Tensor:\n    {call}\n    return x\n"
+    file = tmp_path / "code.py"
+    file.write_text(code.replace("PATH", repr(str(mark))))
+    spec = importlib.util.spec_from_file_location("scripted_code", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    (tmp_path / "model").mkdir()
+    torch.jit.script(module.forward).save(str(tmp_path / "model" / "m.pt"))
+    with pytest.raises(CheckFailed, match="reads or writes files"):
+        load_module(tmp_path, recipe("torchscript"))
+    assert not mark.exists()

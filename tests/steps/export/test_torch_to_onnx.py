@@ -58,6 +58,21 @@ class Table(nn.Module):
     def forward(self, x):
         return x.t() @ x
 
+class Steps(nn.Module):
+    def forward(self, x):
+        if 5 < x.shape[1] < 10:
+            return x * 100
+        return x
+
+class InPlace(nn.Module):
+    def forward(self, x):
+        x += 1
+        return x * 2
+
+class Mixing(nn.Module):
+    def forward(self, x):
+        return x - x.mean(0)
+
 class Branch(nn.Module):
     def forward(self, x):
         if x.sum() > 0:
@@ -158,3 +173,31 @@ def test_inputs_that_do_not_fit_name_the_arguments_and_the_shapes(run: Run, tmp_
         imported(run, tmp_path, "Mlp", {"x": "FP32[5]"})
     assert "forward(x)" in str(caught.value)
     assert "x float32[2, 5]" in str(caught.value)
+
+
+def test_a_trace_that_would_keep_one_branch_is_refused(run: Run, tmp_path: Path) -> None:
+    source = imported(run, tmp_path, "Branch", {"x": "FP32[4]"})
+    with pytest.raises(CheckFailed) as caught:
+        export(run, source, "torchscript")
+    assert "trace" in str(caught.value.found)
+
+
+def test_a_graph_that_stands_for_some_sizes_only_is_refused(run: Run, tmp_path: Path) -> None:
+    source = imported(run, tmp_path, "Steps", {"x": "FP32[length]"})
+    with pytest.raises(CheckFailed) as caught:
+        export(run, source)
+    assert "other sizes of 'length'" in str(caught.value.found)
+
+
+def test_a_module_that_changes_its_input_keeps_its_reference(run: Run, tmp_path: Path) -> None:
+    source = imported(run, tmp_path, "InPlace", {"x": "FP32[4]"})
+    golden = run("golden", golden_config(format="torch"), inputs={"model": source})
+    run("parity", {"format": "onnx", "tolerance": None}, inputs={"model": export(run, source), "golden": golden})
+
+
+@pytest.mark.parametrize(("name", "batched"), [("Mlp", True), ("Mixing", False)])
+def test_rows_that_depend_on_each_other_are_no_batch(run: Run, tmp_path: Path, name: str, batched: bool) -> None:
+    source = imported(run, tmp_path, name, {"x": "FP32[4]"})
+    assert source.signature is not None
+    assert source.signature.batched is batched
+    assert bool(source.metadata["notes"]) is (not batched) or name == "Mlp"

@@ -13,6 +13,9 @@ from tritonforge.sources.huggingface.quiet import import_transformers
 MAX_PIXELS: Final = 64_000_000
 """The largest picture that is decoded, in pixels: four times that of a 16-megapixel camera."""
 
+VOCABULARIES: Final = ("tokenizer.json", "vocab.*", "*.model", "merges.txt", "*.tiktoken", "tekken.json", "spiece.*")
+"""Files of which a tokenizer has at least one."""
+
 _PLAIN: Final = (
     "preprocess",
     "process_image",
@@ -35,6 +38,14 @@ def load(folder: Path, part: str) -> Any:
         EnvironmentLacks: transformers is not installed.
     """
     import_transformers()
+    if part == "tokenizer" and not any(next(folder.glob(pattern), None) for pattern in VOCABULARIES):
+        # transformers 5 would make an empty one, which takes every word for an unknown one.
+        raise CheckFailed(
+            "there are no files of a tokenizer",
+            place=Place(folder),
+            found=", ".join(sorted(path.name for path in folder.iterdir())[:6]),
+            expected="tokenizer.json, or a vocabulary",
+        )
     try:
         return _class(folder, part).from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except CheckFailed:

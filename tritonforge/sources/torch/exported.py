@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -64,8 +64,9 @@ def load_exported(file: Path) -> Any:
 
 def _require_arithmetic(file: Path) -> None:
     with open_archive(file) as archive:
+        require_distinct(archive.namelist(), file)
         for name in archive.namelist():
-            if name.endswith(".json"):
+            if name.casefold().endswith(".json"):
                 for text in _expressions(json_member(archive, name)):
                     if not _is_arithmetic(_QUOTED.sub("0", text)):
                         raise CheckFailed(
@@ -74,6 +75,24 @@ def _require_arithmetic(file: Path) -> None:
                             found=text[:200],
                             expected="numbers, symbols and the functions of torch.export",
                         )
+
+
+def require_distinct(names: Sequence[str], file: Path) -> None:
+    """Two members of one name, in whatever case, are read by one reader as the first and by another as the last.
+
+    Raises:
+        CheckFailed: there are two.
+    """
+    seen: set[str] = set()
+    for name in names:
+        if name.casefold() in seen:
+            raise CheckFailed(
+                f"{file.name} holds two files of one name",
+                place=Place(file),
+                found=name,
+                expected="an archive as PyTorch writes it",
+            )
+        seen.add(name.casefold())
 
 
 def _is_arithmetic(text: str) -> bool:

@@ -13,6 +13,7 @@ from tritonforge.sources.torch.exported import load_exported
 from tritonforge.sources.torch.pickled import load_pickle
 from tritonforge.sources.torch.positional import as_positional
 from tritonforge.sources.torch.run import run_module
+from tritonforge.sources.torch.scripted import load_scripted
 from tritonforge.sources.torch.state import load_state, read_state
 from tritonforge.sources.torch.user_code import deactivate
 
@@ -69,11 +70,8 @@ def only_file(folder: Path) -> Path:
 
 
 def _torchscript(folder: Path, recipe: Mapping[str, Any]) -> Any:
-    import torch
-
     file = only_file(folder)
-    load: Callable[..., Any] = torch.jit.load
-    return _loaded(lambda: load(str(file), map_location="cpu"), file, "TorchScript")
+    return _loaded(lambda: load_scripted(file), file, "TorchScript")
 
 
 def _exported(folder: Path, recipe: Mapping[str, Any]) -> Any:

@@ -78,7 +78,7 @@ def to_tensor(array: np.ndarray[Any, Any], datatype: str | None) -> torch.Tensor
             found="BYTES",
             hint="tokenise in a model of its own before this one (an ensemble)",
         )
-    made = torch.from_numpy(array if array.flags.writeable and array.flags.c_contiguous else array.copy())
+    made = torch.from_numpy(array.copy())  # a module may change its inputs in place
     return made if datatype is None else made.to(getattr(torch, TORCH_TYPES[datatype]))
 
 

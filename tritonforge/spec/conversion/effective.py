@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pydantic import ValidationError
+
+from tritonforge.errors import SpecError
 from tritonforge.spec.conversion.export import ExportSpec
 from tritonforge.spec.conversion.onnxruntime import OnnxRuntimeSpec
 from tritonforge.spec.conversion.openvino import OpenVinoSpec
@@ -53,7 +56,7 @@ def _effective(model: ModelSpec, label: str, variant: Variant) -> Conversion:
         backend=variant.backend or model.backend,
         export=_over(model.export, variant.export),
         simplify=model.simplify if variant.simplify is None else variant.simplify,
-        quantize=variant.quantize or model.quantize,
+        quantize=variant.quantize if "quantize" in variant.model_fields_set else model.quantize,
         onnxruntime=_over(model.onnxruntime, variant.onnxruntime),
         pytorch=_over(model.pytorch, variant.pytorch),
         openvino=_over(model.openvino, variant.openvino),
@@ -67,4 +70,9 @@ def _over(below: S, above: S | None) -> S:
     """``below`` with the keys that ``above`` states."""
     if above is None:
         return below
-    return below.model_copy(update={name: getattr(above, name) for name in above.model_fields_set})
+    stated = {**below.model_dump(exclude_unset=True), **above.model_dump(exclude_unset=True)}
+    try:
+        return type(below).model_validate(stated)
+    except ValidationError as error:
+        first = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise SpecError(f"what the model and its variant say do not go together: {first}") from None

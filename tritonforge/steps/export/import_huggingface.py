@@ -37,7 +37,7 @@ class ImportHuggingFace:
     """
 
     name = "import-huggingface"
-    version = 1
+    version = 2
 
     def needs(self, config: Mapping[str, Any], input_bytes: int) -> Needs:
         return Needs(memory=(768 << 20) + 2 * input_bytes, tools=("torch", "transformers"))

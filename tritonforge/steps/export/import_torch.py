@@ -14,6 +14,7 @@ from tritonforge.runners.probe import declared, probe
 from tritonforge.runners.torch_tensors import TORCH_NAMES
 from tritonforge.sources.torch.arguments import bind, forward_arguments
 from tritonforge.sources.torch.load import load_module, load_program, run_module, weights_file
+from tritonforge.steps.export.import_onnx import refine
 from tritonforge.steps.step import Job, Needs
 
 _LIBRARIES: Final = {"torchvision": "torchvision", "timm": "timm", "transformers": "transformers"}
@@ -28,7 +29,7 @@ class ImportTorch:
     """
 
     name = "import-torch"
-    version = 1
+    version = 2
 
     def needs(self, config: Mapping[str, Any], input_bytes: int) -> Needs:
         recipe = config["recipe"]
@@ -47,7 +48,6 @@ class ImportTorch:
         if job.config["inputs"]:
             inputs = declared(job.config["inputs"], batched=batched is not False)
             bind(module, [tensor.name for tensor in inputs], recipe.get("sample") or {})
-            batched = True if batched is None else batched
         elif recipe["kind"] == "torch-export":
             inputs, bounds = _of_program(load_program(job.out), place)
             axes = {**bounds, **axes}
@@ -68,9 +68,12 @@ class ImportTorch:
         notes = list(found.notes)
         if recipe["kind"] in ("torch-module", "architecture") and weights_file(job.out, recipe) is None:
             notes.append("no weights were given: they are what the module itself makes, from a fixed seed")
+        signature = found.signature
+        if signature.batched or batched is False:
+            signature = refine(signature, {}, job.config["outputs"], place)
         return Draft(
             "torch",
-            found.signature,
+            signature,
             {
                 "recipe": dict(recipe),
                 "parameters": sum(weight.numel() for weight in module.parameters()),
@@ -119,8 +122,8 @@ def _of_program(program: Any, place: Place) -> tuple[tuple[Tensor, ...], dict[st
             if axis == 0:
                 batches.add(symbol)
             if limits is not None:
-                low = max(1, int(limits.lower)) if limits.lower.is_finite else 1
-                high = int(limits.upper) if limits.upper.is_finite and int(limits.upper) < 1 << 20 else low + 15
+                low = max(1, _whole(limits.lower, 1))
+                high = _whole(limits.upper, low + 15)
                 bounds[symbol] = [low, max(low, min(high, low + 15))]
             shape.append(symbol)
         tensors.append(Tensor(name, names[str(value.dtype).removeprefix("torch.")], tuple(shape)))
@@ -132,6 +135,11 @@ def _of_program(program: Any, place: Place) -> tuple[tuple[Tensor, ...], dict[st
             tensors = renamed
             bounds.pop(symbol, None)
     return tuple(tensors), bounds
+
+
+def _whole(limit: Any, unbounded: int) -> int:
+    """A bound of a symbol's range; infinities, and what only stands for one, are ``unbounded``."""
+    return int(limit) if limit.is_Integer and abs(int(limit)) < 1 << 20 else unbounded
 
 
 def _distribution(recipe: Mapping[str, Any]) -> list[str]:

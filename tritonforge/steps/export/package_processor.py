@@ -47,7 +47,7 @@ class PackageProcessor:
     """
 
     name = "package-processor"
-    version = 1
+    version = 2
 
     def needs(self, config: Mapping[str, Any], input_bytes: int) -> Needs:
         return Needs(memory=(512 << 20) + 4 * input_bytes, tools=("transformers", "tokenizers", "pillow", "numpy"))

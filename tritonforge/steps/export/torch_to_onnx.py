@@ -17,8 +17,9 @@ from tritonforge.runners.torch_tensors import last_line
 from tritonforge.sources.onnx_file import facts, parse
 from tritonforge.sources.torch.code import where
 from tritonforge.sources.torch.load import as_positional, load_module, load_program
-from tritonforge.steps.compile.export_graph import dynamic_shapes
-from tritonforge.steps.compile.samples import positional, samples
+from tritonforge.steps.compile.control_flow import export_objects, first_of_the_users, trace
+from tritonforge.steps.compile.export_graph import dynamic_shapes, require_whole_range
+from tritonforge.steps.compile.samples import Sample, difference, positional, samples
 from tritonforge.steps.step import Job, Needs
 
 LARGE: Final = 1_900_000_000
@@ -26,8 +27,8 @@ LARGE: Final = 1_900_000_000
 
 DATA: Final = "model.onnx.data"
 _WAYS_OUT: Final = (
-    "allow another exporter (`export: {exporters: [dynamo, torchscript]}`), serve it with `backend: pytorch` and "
-    "`pytorch: {method: script}`, or run it as it is with `backend: python`"
+    "serve it with `backend: pytorch` and `pytorch: {method: script}`, or run it as it is with `backend: python`; what "
+    "only this exporter cannot take, another may (`export: {exporters: [dynamo, torchscript]}`)"
 )
 
 
@@ -39,7 +40,7 @@ class TorchToOnnx:
     """
 
     name = "torch-to-onnx"
-    version = 1
+    version = 2
 
     def needs(self, config: Mapping[str, Any], input_bytes: int) -> Needs:
         tools = ("torch", "onnx", "onnxscript")
@@ -53,7 +54,8 @@ class TorchToOnnx:
         assert signature is not None
         loaded = load_module(source.folder, recipe)
         module = as_positional(loaded, recipe, signature)
-        arguments = positional(signature, samples(signature, source.artifact.metadata)[0])
+        tried = samples(signature, source.artifact.metadata)
+        arguments = positional(signature, tried[0])
         opset: int | None = job.config["opset"]
         failed: list[str] = []
         own = "torchscript" if recipe["kind"] == "torchscript" else "dynamo"
@@ -65,8 +67,11 @@ class TorchToOnnx:
                         _in_onnx(load_program(source.folder), signature, opset, target)
                     elif exporter == "torchscript" and isinstance(loaded, torch.jit.ScriptModule):
                         _traced(loaded, arguments, signature, opset, target)  # its graph as it is: no second trace
+                    elif exporter == "torchscript":
+                        _traced(_faithful_trace(module, signature, tried), arguments, signature, opset, target)
                     else:
-                        _EXPORTERS[exporter](module, arguments, signature, opset, target)
+                        bounds = (source.artifact.metadata.get("generation") or {}).get("axes", {})
+                        _dynamo(module, arguments, signature, bounds, opset, target)
                 _check(target, signature, opset, exporter)
             except ForgeError as error:
                 failed.append(f"{exporter}: {error.message}" + (f" ({error.found})" if error.found else ""))
@@ -96,12 +101,20 @@ class TorchToOnnx:
         )
 
 
-def _dynamo(module: Any, arguments: tuple[Any, ...], signature: Signature, opset: int | None, target: Path) -> None:
-    """``torch.export``, then its graph in ONNX."""
+def _dynamo(
+    module: Any,
+    arguments: tuple[Any, ...],
+    signature: Signature,
+    bounds: Mapping[str, Any],
+    opset: int | None,
+    target: Path,
+) -> None:
+    """``torch.export``, then its graph in ONNX, which stands for every size within ``bounds`` (1 to 16 if unsaid)."""
     import torch
 
     shapes = dynamic_shapes(signature, bounded=False)
     program = torch.export.export(module, arguments, dynamic_shapes=shapes, strict=False)
+    require_whole_range(program, signature, bounds)
     _in_onnx(program, signature, opset, target)
 
 
@@ -184,7 +197,24 @@ def _traced(module: Any, arguments: tuple[Any, ...], signature: Signature, opset
         target.write_bytes(model.SerializeToString(deterministic=True))
 
 
-_EXPORTERS: Final = {"dynamo": _dynamo, "torchscript": _traced}
+def _faithful_trace(module: Any, signature: Signature, tried: list[Sample]) -> Any:
+    """A trace that stands for the module: for other values and sizes, and where its Python looks inside tensors.
+
+    Raises:
+        CheckFailed: a branch that data decides, or a size, would stay as it was in the trace.
+    """
+    traced = trace(module, positional(signature, tried[0]))
+    for sample in tried:
+        given = positional(signature, sample)
+        wrong = difference(signature, traced.module(*given), module(*positional(signature, sample)))
+        if wrong is not None:
+            raise CheckFailed("a trace answers otherwise than the module", found=f"with {sample.what}, {wrong}")
+    objection = export_objects(module, positional(signature, tried[0]), signature) if traced.looks else None
+    if objection is not None:
+        raise CheckFailed(
+            "a trace would burn in what data decides", found=f"{first_of_the_users(traced.looks)} ({objection})"
+        )
+    return traced.module
 
 
 def _check(target: Path, signature: Signature, opset: int | None, exporter: str) -> None:
@@ -207,7 +237,7 @@ def _reason(error: Exception, folder: Path) -> str:
     place = next((text for item in chain if (text := where(item, folder))), "")
     deepest = chain[-1]
     kinds = {type(item).__name__ for item in chain}
-    if kinds & {"GuardOnDataDependentSymNode", "UserError", "DataDependentOutputException"}:
+    if kinds & {"GuardOnDataDependentSymNode", "DataDependentOutputException"}:
         guard = next((item for item in chain if type(item).__name__ == "GuardOnDataDependentSymNode"), deepest)
         return f"its control flow depends on data{place}: {last_line(guard)}"
     return f"{type(deepest).__name__}{place}: {last_line(deepest)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ class Golden:
     """
 
     name = "golden"
-    version = 2
+    version = 3
 
     def needs(self, config: Mapping[str, Any], input_bytes: int) -> Needs:
         return Needs(memory=(512 << 20) + 3 * input_bytes, tools=runner_tools(config["format"]))
@@ -53,7 +54,10 @@ class Golden:
                 )
                 for name, batch, sizes in plan_cases(signature, config)
             ]
-        planned += [(Path(name).stem, read_inputs(path, signature)) for name, path in sorted(job.sources.items())]
+        planned += [
+            (Path(name).with_suffix("").as_posix(), read_inputs(path, signature))
+            for name, path in sorted(job.sources.items())
+        ]
         cases = []
         for name, inputs in planned:
             try:
@@ -98,9 +102,9 @@ def read_inputs(path: Path, signature: Signature) -> dict[str, Any]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, AttributeError) as error:
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, MemoryError, zipfile.BadZipFile) as error:
         raise CheckFailed(
-            "a file of inputs cannot be read", place=place, found=str(error), expected="an .npz"
+            "a file of inputs cannot be read", place=place, found=str(error), expected="an .npz of arrays"
         ) from None
     found = {}
     for tensor in signature.inputs:
@@ -109,6 +113,8 @@ def read_inputs(path: Path, signature: Signature) -> dict[str, Any]:
                 f"a file of inputs has no '{tensor.name}'", place=place, found=", ".join(arrays) or "no arrays"
             )
         array = arrays[tensor.name]
+        if not isinstance(array, np.ndarray) or array.size == 0:
+            raise CheckFailed(f"'{tensor.name}' in a file of inputs is no array with values", place=place)
         if array.ndim != len(tensor.shape) or any(
             isinstance(dim, int) and dim != size for dim, size in zip(tensor.shape, array.shape, strict=True)
         ):
