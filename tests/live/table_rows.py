@@ -253,28 +253,31 @@ def owlv2(folder: Path) -> dict[str, Any]:
     return _saved(folder, transformers.Owlv2ForObjectDetection(config))
 
 
+SOUND = {
+    "d_model": 16,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 32,
+    "num_mel_bins": 8,
+    "max_source_positions": 30,
+    "max_target_positions": 16,
+    "vocab_size": 60,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 1,
+}
+
+
 def whisper_encoder(folder: Path) -> dict[str, Any]:
     import torch
     import transformers
 
     torch.manual_seed(7)
-    config = transformers.WhisperConfig(
-        d_model=16,
-        encoder_layers=1,
-        decoder_layers=1,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=32,
-        decoder_ffn_dim=32,
-        num_mel_bins=8,
-        max_source_positions=30,
-        max_target_positions=16,
-        vocab_size=60,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-        decoder_start_token_id=1,
-    )
+    config = transformers.WhisperConfig(**SOUND)
     made = _saved(folder, transformers.WhisperForConditionalGeneration(config))
     return {**made, "huggingface": {"task": "automatic-speech-recognition"}}
 
@@ -284,24 +287,7 @@ def speech_classes(folder: Path) -> dict[str, Any]:
     import transformers
 
     torch.manual_seed(7)
-    config = transformers.WhisperConfig(
-        d_model=16,
-        encoder_layers=1,
-        decoder_layers=1,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=32,
-        decoder_ffn_dim=32,
-        num_mel_bins=8,
-        max_source_positions=30,
-        max_target_positions=16,
-        vocab_size=60,
-        num_labels=3,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-        decoder_start_token_id=1,
-    )
+    config = transformers.WhisperConfig(**SOUND, num_labels=3)
     return _saved(folder, transformers.WhisperForAudioClassification(config))
 
 

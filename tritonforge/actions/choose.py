@@ -274,11 +274,11 @@ def _uncomposable(
 ) -> str | None:
     """Why a variant cannot be served at all as it is stated, or not at the batch size that is asked for."""
     try:
-        with tempfile.TemporaryDirectory(prefix="tritonforge-choose-") as work:
-            release = _measuring_release(workspace, platform, name, [line], graph, results, work)[1]
-            largest = max(1, int(release.served(_measured_name(name, line.label))["max_batch_size"]))
+        composer = _composer(workspace, platform, name, [line], graph, results)[1]
+        composer.compose()
     except SpecError as error:
         return error.message + ("" if error.found is None else f" ({error.found})")
+    largest = max(1, int(composer.configs()[_measured_name(name, line.label)].message.max_batch_size))
     return None if options.batch_size <= largest else f"its largest batch is {largest}"
 
 
@@ -296,6 +296,20 @@ def _measuring_release(
     work: str,
 ) -> tuple[Workspace, Release]:
     """A release of its own, in a temporary folder, with every variant as a model beside the others."""
+    trial, composer = _composer(workspace, platform, name, lines, graph, results)
+    published = PlatformFolder(Path(work) / platform.name).publish(composer.compose(), workspace.store)
+    return trial, published.release
+
+
+def _composer(
+    workspace: Workspace,
+    platform: Platform,
+    name: str,
+    lines: list[Line],
+    graph: Graph,
+    results: Mapping[str, NodeResult],
+) -> tuple[Workspace, Composer]:
+    """What composes the variants as models of their own, and the workspace with the spec that has them."""
     model = workspace.loaded.spec.models[name]
     nodes = graph.models[name]
     plain: ModelSpec = model.model_copy(
@@ -318,9 +332,7 @@ def _measuring_release(
             for line in lines
         },
     )
-    draft = Composer(trial, platform, Lock(), split, copy.copy(results)).compose()
-    published = PlatformFolder(Path(work) / platform.name).publish(draft, workspace.store)
-    return trial, published.release
+    return trial, Composer(trial, platform, Lock(), split, copy.copy(results))
 
 
 def _serve(

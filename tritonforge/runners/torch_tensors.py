@@ -6,40 +6,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from tritonforge.artifact.signature import Signature, Tensor
 from tritonforge.errors import CheckFailed
+from tritonforge.sources.torch.tensors import to_array, to_tensor
 
 if TYPE_CHECKING:
     import numpy as np
 
-TORCH_NAMES: Final[Mapping[str, str]] = {
-    "BOOL": "bool",
-    "UINT8": "uint8",
-    "UINT16": "uint16",
-    "UINT32": "uint32",
-    "UINT64": "uint64",
-    "INT8": "int8",
-    "INT16": "int16",
-    "INT32": "int32",
-    "INT64": "int64",
-    "FP16": "float16",
-    "FP32": "float32",
-    "FP64": "float64",
-    "BF16": "bfloat16",
-}
-"""PyTorch's names of Triton's types."""
-
 
 def to_torch(tensor: Tensor, array: np.ndarray[Any, Any]) -> Any:
     """An input as PyTorch takes it."""
-    import torch
-
     if tensor.datatype == "BYTES":
         return [item.decode() if isinstance(item, bytes) else str(item) for item in array.reshape(-1).tolist()]
-    made = torch.from_numpy(array.copy())  # a module may change its inputs in place
-    return made.to(getattr(torch, TORCH_NAMES[tensor.datatype]))
+    return to_tensor(array, tensor.datatype)
 
 
 def to_numpy(value: Any) -> np.ndarray[Any, Any]:
@@ -61,11 +42,7 @@ def to_numpy(value: Any) -> np.ndarray[Any, Any]:
             found=type(value).__name__,
             expected="a tensor, or a tuple of tensors",
         )
-    value = value.detach().cpu()
-    if value.dtype == torch.bfloat16:
-        value = value.float()
-    made: np.ndarray[Any, Any] = value.resolve_conj().resolve_neg().contiguous().numpy()
-    return made
+    return to_array(value)
 
 
 def flat(answer: Any) -> list[Any]:

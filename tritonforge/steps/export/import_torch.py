@@ -11,9 +11,9 @@ from tritonforge.artifact.linking import place_file
 from tritonforge.artifact.signature import Dim, Signature, Tensor
 from tritonforge.errors import CheckFailed, Place
 from tritonforge.runners.probe import declared, probe
-from tritonforge.runners.torch_tensors import TORCH_NAMES
 from tritonforge.sources.torch.arguments import bind, forward_arguments
 from tritonforge.sources.torch.load import load_module, load_program, run_module, weights_file
+from tritonforge.sources.torch.tensors import TORCH_NAMES
 from tritonforge.steps.export.import_onnx import refine
 from tritonforge.steps.step import Job, Needs
 
