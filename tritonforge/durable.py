@@ -1,7 +1,7 @@
 """Writes that are whole or absent: stage beside, fsync, rename.
 
-Every durable step has a name (:data:`FAULT_POINTS`). ``TRITONFORGE_FAULT=NAME[:kill|:enospc]`` makes the process die
-with SIGKILL, or meet a full disk, at that step; ``tests/faults`` goes through all of them.
+Every durable step has a name (:data:`FAULT_POINTS`). ``TRITONFORGE_FAULT=NAME[:kill|:enospc|:cut]`` makes the process die
+with SIGKILL, meet a full disk, or lose its connection, at that step; ``tests/faults`` goes through all of them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import itertools
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from tritonforge.errors import EnvironmentLacks, ForgeError
 
@@ -42,16 +43,28 @@ FAULT_POINTS: Final[tuple[str, ...]] = (
 )
 
 
+_passed = itertools.count(1)
+
+
 def fault_point(name: str) -> None:
-    """Mark a durable step; acts only when ``TRITONFORGE_FAULT`` names it."""
-    asked = os.environ.get("TRITONFORGE_FAULT")
-    if not asked:
+    """Mark a durable step; acts only when ``TRITONFORGE_FAULT`` names it, or its number in the process (``#17``).
+
+    ``TRITONFORGE_TRACE`` names a file that gets a line for every point that is passed.
+    """
+    asked, trace = os.environ.get("TRITONFORGE_FAULT"), os.environ.get("TRITONFORGE_TRACE")
+    if not asked and not trace:
         return
-    wanted, _, how = asked.partition(":")
-    if wanted != name:
+    number = next(_passed)
+    if trace:
+        with Path(trace).open("a", encoding="utf-8") as stream:
+            stream.write(f"{number} {name}\n")
+    wanted, _, how = (asked or "").partition(":")
+    if wanted not in (name, f"#{number}"):
         return
     if how == "enospc":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
+    if how == "cut":
+        raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET), name)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -73,15 +86,19 @@ def fsync_file(path: Path) -> None:
         os.close(fd)
 
 
-def write_atomic(path: Path, data: bytes, *, before: str | None = None, after: str | None = None) -> None:
-    """Replace ``path`` by ``data`` in one rename; ``before`` and ``after`` name fault points around it."""
+@contextlib.contextmanager
+def replacing(path: Path, *, before: str | None = None, after: str | None = None) -> Iterator[BinaryIO]:
+    """A stream whose bytes replace ``path`` in one rename when the block ends; an error leaves nothing of them.
+
+    ``before`` and ``after`` name fault points around the rename.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path)
     fd, name = tempfile.mkstemp(prefix=f".{path.name}.{_here()}.{os.getpid()}-", suffix=".tmp", dir=path.parent)
     staged = Path(name)
     try:
         with os.fdopen(fd, "wb") as stream:
-            stream.write(data)
+            yield stream
             stream.flush()
             os.fchmod(stream.fileno(), 0o644)
             os.fsync(stream.fileno())
@@ -94,6 +111,12 @@ def write_atomic(path: Path, data: bytes, *, before: str | None = None, after: s
     fsync_folder(path.parent)
     if after:
         fault_point(after)
+
+
+def write_atomic(path: Path, data: bytes, *, before: str | None = None, after: str | None = None) -> None:
+    """Replace ``path`` by ``data`` in one rename; ``before`` and ``after`` name fault points around it."""
+    with replacing(path, before=before, after=after) as stream:
+        stream.write(data)
 
 
 def exchange(staged: Path, target: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from tritonforge.actions.live import _secret
 from tritonforge.actions.serve import _announced, serving
 from tritonforge.errors import Place
-from tritonforge.spec.models import SecretRef
+from tritonforge.spec.connection import SecretRef
 from tritonforge.triton.connection import Connection
 
 RELEASE: Any = SimpleNamespace(digest="d")

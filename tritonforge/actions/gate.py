@@ -80,7 +80,7 @@ def run_gates(
         EnvironmentLacks: no server, or no perf_analyzer that runs here.
     """
     platform = workspace.platform(platform_name)
-    gates = _chosen(workspace, platform, names)
+    gates = chosen_gates(workspace, platform, names)
     folder = workspace.releases(platform)
     release = folder.find(reference)
     outcomes: dict[str, GateOutcome] = {}
@@ -105,7 +105,7 @@ def run_gates(
                 else:
                     _check_served(release, server)
                 for name, gate in left.items():
-                    outcomes[name] = _one(workspace, platform, release, name, gate, server, runtime, progress)
+                    outcomes[name] = measure_gate(workspace, platform, release, name, gate, server, runtime, progress)
         except KeyboardInterrupt:
             raise Interrupted("the gate was interrupted", hint="run it again: nothing half-measured is kept") from None
     return [outcomes[name] for name in gates]
@@ -137,7 +137,12 @@ def overall(outcomes: Sequence[GateOutcome]) -> Verdict:
     return worst([outcome.verdict for outcome in outcomes])
 
 
-def _chosen(workspace: Workspace, platform: Platform, names: Sequence[str]) -> dict[str, GateSpec]:
+def chosen_gates(workspace: Workspace, platform: Platform, names: Sequence[str]) -> dict[str, GateSpec]:
+    """The gates called ``names``; all of the platform's without any.
+
+    Raises:
+        UsageError: there is no such gate, or none at all.
+    """
     gates = workspace.loaded.spec.gates
     for name in names:
         if name not in gates:
@@ -171,7 +176,7 @@ def _known(
     return GateOutcome(name, evidence.verdict, evidence, Path(found["file"]), reused=True)
 
 
-def _one(
+def measure_gate(
     workspace: Workspace,
     platform: Platform,
     release: Release,
@@ -181,6 +186,7 @@ def _one(
     runtime: Runtime,
     progress: Callable[[str], None],
 ) -> GateOutcome:
+    """Measure one gate on a server that serves the release, judge it, and keep the evidence."""
     address = server.connection.grpc if gate.protocol == "grpc" else server.connection.http
     if address is None:
         raise UsageError(f"the gate '{name}' asks over {gate.protocol}, and that address of the server is not known")

@@ -16,7 +16,7 @@ from tritonforge.actions.workspace import Workspace
 from tritonforge.durable import disk_errors
 from tritonforge.errors import CheckFailed, EnvironmentLacks, Place, SpecError, UsageError, did_you_mean
 from tritonforge.repository.release import Release
-from tritonforge.spec.models import ConnectionSpec, SecretRef, TlsSettings
+from tritonforge.spec.connection import ConnectionSpec, SecretRef, TlsSettings
 from tritonforge.steps.export.packed_environment import ENVIRONMENT
 from tritonforge.triton.client import Client
 from tritonforge.triton.connection import Connection, Tls

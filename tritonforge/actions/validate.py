@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from tritonforge.artifact.tensors import Case, CaseSet, read_cases
 from tritonforge.errors import ForgeError
 from tritonforge.measure.hardware import describe
 from tritonforge.repository.release import Release
+from tritonforge.spec.platform import Platform
 
 if TYPE_CHECKING:
     import numpy as np
@@ -130,7 +131,6 @@ def validate(
     platform = workspace.platform(platform_name)
     folder = workspace.releases(platform)
     release = folder.find(reference)
-    evidence = workspace.evidence(platform)
     if reuse:
         known = _known(workspace, release, platform.name, choice)
         if known is not None:
@@ -144,13 +144,29 @@ def validate(
                     progress(f"{entry['folder']}: golden cases")
                     models.append(validate_entry(release, entry, server, loaded[entry["folder"]]))
         described = server.describe()
-    result = Validation(release.digest, platform.name, described, models)
+    record(workspace, platform, release, described, models)
+    return Validation(release.digest, platform.name, described, models)
+
+
+def record(
+    workspace: Workspace,
+    platform: Platform,
+    release: Release,
+    described: Mapping[str, Any],
+    models: Sequence[ModelValidation],
+) -> None:
+    """Keep what was found out about a release on a server as evidence."""
+    evidence = workspace.evidence(platform)
     hardware = describe().to_json()
     for model in models:
         key = evidence_key(model.artifact, model.config, platform.name)
-        document = {"release": release.digest, "server": described, "hardware": hardware, "result": model.to_json()}
+        document = {
+            "release": release.digest,
+            "server": dict(described),
+            "hardware": hardware,
+            "result": model.to_json(),
+        }
         evidence.append("validation", model.folder, key, model.ok, document)
-    return result
 
 
 def _known(workspace: Workspace, release: Release, platform: str, choice: ServerChoice) -> Validation | None:
@@ -181,8 +197,10 @@ def _known(workspace: Workspace, release: Release, platform: str, choice: Server
     return Validation(release.digest, platform, server, models, reused=True)
 
 
-def validate_entry(release: Release, entry: Mapping[str, Any], server: LiveServer, loaded: Loaded) -> ModelValidation:
-    """Hold one loaded version of a folder to its config and its golden cases."""
+def validate_entry(
+    release: Release, entry: Mapping[str, Any], server: LiveServer, loaded: Loaded, *, golden: bool = True
+) -> ModelValidation:
+    """Hold one loaded version of a folder to its config and, with ``golden``, to its golden cases."""
     model = ModelValidation(entry["folder"], entry["name"], entry["version"], entry["artifact"], entry["config"])
     model.overridden = loaded.overridden
     if loaded.error is not None:
@@ -196,7 +214,7 @@ def validate_entry(release: Release, entry: Mapping[str, Any], server: LiveServe
         )
     except ForgeError as error:
         model.problems.append(str(error))
-    if entry["folder"] == entry["name"]:
+    if golden and entry["folder"] == entry["name"]:
         _golden(release, entry, server, model, loaded.published)
         kept = sequences.emulated(loaded.published, server.choice.kind)
         model.note = "; ".join(text for text in (model.note, kept) if text) or None

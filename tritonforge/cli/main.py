@@ -29,6 +29,8 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "infer": ("tritonforge.cli.serve:infer", "Ask a served model: a file, a text, or JSON."),
     "gate": ("tritonforge.cli.gate:gate", "Measure with perf_analyzer and judge against the spec's bounds."),
     "report": ("tritonforge.cli.report:report", "Write the report of a release as HTML and JSON."),
+    "deploy": ("tritonforge.cli.deploy:deploy", "Take a release to a target, behind its proof."),
+    "rollback": ("tritonforge.cli.deploy:rollback", "Have a target serve an earlier release again."),
     "release": ("tritonforge.cli.release:release", "Show releases and what they were proven on."),
     "runtime": ("tritonforge.cli.runtime:runtime", "Install or list the embedded Triton."),
     "cache": ("tritonforge.cli.cache:cache", "List the store, or free space in it."),

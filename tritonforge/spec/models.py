@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, StringConstraints, field_validator, 
 
 from tritonforge.artifact.signature import parse_type
 from tritonforge.errors import SpecError
+from tritonforge.spec.connection import ConnectionSpec
 from tritonforge.spec.conversion.export import ExportSpec
 from tritonforge.spec.conversion.onnxruntime import OnnxRuntimeSpec
 from tritonforge.spec.conversion.openvino import OpenVinoSpec
@@ -21,6 +22,7 @@ from tritonforge.spec.sequence import SequenceSpec
 from tritonforge.spec.sizes import size_in_bytes
 from tritonforge.spec.source import SourceRef
 from tritonforge.spec.strict import Name, RelativePath, Strict
+from tritonforge.spec.targets.target import TargetSpec
 from tritonforge.spec.tolerance import Tolerance
 
 
@@ -385,57 +387,6 @@ class ServerSettings(Strict):
     """Any other server option by its name without dashes in front, such as `log-verbose: 1`."""
 
 
-class SecretRef(Strict):
-    """A secret by reference: never by value."""
-
-    env: str | None = None
-    """An environment variable."""
-    file: str | None = None
-    """A file, relative to the spec."""
-    command: Annotated[list[str], Field(min_length=1)] | None = None
-    """A command whose output it is."""
-
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        if sum(value is not None for value in (self.env, self.file, self.command)) != 1:
-            raise ValueError("give exactly one of `env`, `file`, `command`")
-        return self
-
-
-class TlsSettings(Strict):
-    """Certificates of a connection."""
-
-    ca: RelativePath | None = None
-    """Certificate authorities (PEM)."""
-    cert: RelativePath | None = None
-    """Client certificate (PEM)."""
-    key: RelativePath | None = None
-    """Client key (PEM)."""
-
-
-class ConnectionSpec(Strict):
-    """A Triton that somebody runs, for `--server NAME`."""
-
-    http: str | None = None
-    """`host:port` of the HTTP endpoint."""
-    grpc: str | None = None
-    """`host:port` of the gRPC endpoint."""
-    metrics: str | None = None
-    """`host:port` of the metrics endpoint."""
-    tls: TlsSettings | bool = False
-    """TLS, with the machine's authorities or given ones."""
-    token: SecretRef | None = None
-    """Bearer token."""
-    headers: dict[str, str | SecretRef] = {}
-    """Further headers."""
-
-    @model_validator(mode="after")
-    def _reachable(self) -> Self:
-        if self.http is None and self.grpc is None:
-            raise ValueError("give `http` or `grpc`")
-        return self
-
-
 class SloSpec(Strict):
     """Bounds that a model must keep; at least one."""
 
@@ -530,6 +481,8 @@ class ForgeSpec(Strict):
     """The ensembles by public name."""
     gates: dict[Name, GateSpec] = {}
     """The gates by name."""
+    targets: dict[Name, TargetSpec] = {}
+    """Where releases are deployed to, for `tritonforge deploy NAME`."""
     retention: Retention = Retention()
     """How many old releases stay on disk."""
 

@@ -1,0 +1,407 @@
+"""``deploy`` and ``rollback``: take a release to a target behind its proof, or put back what was there."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tritonforge.actions.deploy_plan import Plan, changes_between, plan_of
+from tritonforge.actions.prove import prove
+from tritonforge.actions.targets import OpenTarget, Progress, Snapshot, open_target
+from tritonforge.actions.workspace import Workspace
+from tritonforge.errors import CheckFailed, ForgeError, Interrupted, UsageError
+from tritonforge.interruption import interruptible
+from tritonforge.repository.release import Release
+from tritonforge.rollout.delivery import bundle_of
+from tritonforge.rollout.host import Bundle, ServerStart
+from tritonforge.rollout.journal import Journal, TargetState, Unfinished
+from tritonforge.rollout.lock import holder_here, target_lock
+from tritonforge.rollout.strategies.two_slots import TwoSlots, free_slot
+from tritonforge.rollout.strategy import Prove, Strategy
+from tritonforge.triton.connection import Connection
+
+
+@dataclass(slots=True)
+class Deployment:
+    """What a command did to a target: ``outcome`` is ``deployed``, ``unchanged``, ``planned`` or ``undone``."""
+
+    target: str
+    outcome: str
+    release: str | None
+    previous: str | None
+    plan: Plan | None = None
+    rollout: str | None = None
+    slot: str | None = None
+    seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+    """What was found unfinished and what became of it."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "target": self.target,
+            "outcome": self.outcome,
+            "release": self.release,
+            "previous": self.previous,
+            "rollout": self.rollout,
+            "slot": self.slot,
+            "seconds": round(self.seconds, 2),
+            "notes": list(self.notes),
+            "plan": None if self.plan is None else self.plan.to_json(),
+        }
+
+
+def deploy(
+    workspace: Workspace,
+    name: str,
+    *,
+    reference: str | None = None,
+    dry_run: bool = False,
+    resume: bool = False,
+    progress: Progress = lambda text: None,
+) -> Deployment:
+    """Have the target serve a release (the platform's current one without ``reference``).
+
+    ``resume`` goes on with a rollout that was interrupted; without it one is undone first.
+
+    Raises:
+        CheckFailed: the newcomer is bad, and the target serves what it served before.
+        Inconclusive: no verdict; likewise.
+        EnvironmentLacks: the target lacks something, is locked, or the connection was lost.
+    """
+    with open_target(workspace, name, progress) as target:
+        snapshot = _prepared(target, dry_run)
+        unfinished = snapshot.state.unfinished
+        if resume and unfinished is not None and not unfinished.undoing and not unfinished.committed:
+            reference = str(unfinished.begin["release"])
+        folder = workspace.releases(target.platform)
+        release = folder.find(reference)
+        if dry_run:
+            return _planned(target, snapshot, bundle_of(release), release)
+        with folder.hold(release), interruptible():
+            return _change(workspace, target, bundle_of(release), release, "deploy", resume=resume, progress=progress)
+
+
+def rollback(
+    workspace: Workspace,
+    name: str,
+    *,
+    to: str | None = None,
+    dry_run: bool = False,
+    progress: Progress = lambda text: None,
+) -> Deployment:
+    """Have the target serve an earlier release again: the one before, or the one whose digest begins with ``to``.
+
+    It is on the target still, so it need not be here. It was proven when it came: only readiness is waited for.
+    """
+    with open_target(workspace, name, progress) as target:
+        snapshot = target.read()
+        digest = earlier_release(snapshot.state, to)
+        bundle = _bundle_there(target, snapshot.state, digest)
+        if dry_run:
+            return _planned(target, snapshot, bundle, None)
+        quick = replace(target, pace=replace(target.pace, weights=(100,)))
+        with interruptible():
+            return _change(workspace, quick, bundle, None, "rollback", resume=False, progress=progress)
+
+
+def earlier_release(state: TargetState, to: str | None) -> str:
+    """The release that a rollback goes to.
+
+    Raises:
+        UsageError: the history has none.
+    """
+    deployed = [str(event["release"]) for event in state.history if event["outcome"] == "deployed"]
+    others = list(dict.fromkeys(item for item in reversed(deployed) if item != state.release))
+    if to is not None:
+        others = [item for item in dict.fromkeys(deployed) if item.startswith(to)]
+    elif state.committed is not None and state.committed.get("previous") in others:
+        others = [str(state.committed["previous"])]
+    if not others:
+        raise UsageError(
+            f"the target's history has no release that begins with '{to}'" if to else "there is no earlier release",
+            found=", ".join(item[:12] for item in dict.fromkeys(deployed)) or "no release was deployed there",
+            hint="`tritonforge history TARGET` lists what was there",
+        )
+    if to is not None and len(others) > 1:
+        raise UsageError(f"more than one release begins with '{to}'", found=", ".join(item[:12] for item in others))
+    return others[0]
+
+
+def settle_unfinished(
+    workspace: Workspace, target: OpenTarget, state: TargetState, token: str, progress: Progress
+) -> str | None:
+    """Finish or undo what an interrupted command left; what became of it, in words."""
+    unfinished = state.unfinished
+    if unfinished is None:
+        return None
+    strategy = _again(workspace, target, state, unfinished, token, progress)
+    what = f"rollout {unfinished.rollout} of release {str(unfinished.begin['release'])[:12]}"
+    if unfinished.committed:
+        strategy.tidy()
+        return f"{what} was committed by an interrupted command, and was tidied up now"
+    strategy.undo("a later command found it unfinished")
+    if unfinished.reverted:
+        return f"{what} was reverted by the target's dead-man timer, and was cleared away now"
+    where = unfinished.intended or (list(unfinished.done)[-1] if unfinished.done else "its beginning")
+    return f"{what} was interrupted at '{where}', and was undone now"
+
+
+def _prepared(target: OpenTarget, dry_run: bool) -> Snapshot:
+    if not dry_run:
+        target.host.prepare()
+    return target.read()
+
+
+def _planned(target: OpenTarget, snapshot: Snapshot, bundle: Bundle, release: Release | None) -> Deployment:
+    start = _start(target, bundle, resolve=False)
+    plan = plan_of(target, snapshot, bundle, start)
+    return Deployment(target.name, "planned", bundle.release, snapshot.state.release, plan)
+
+
+def _change(
+    workspace: Workspace,
+    target: OpenTarget,
+    bundle: Bundle,
+    release: Release | None,
+    what: str,
+    *,
+    resume: bool,
+    progress: Progress,
+) -> Deployment:
+    clock = time.monotonic()
+    notes: list[str] = []
+    with target_lock(target.host.place, f"{what} {bundle.release[:12]}") as token:
+        state = target.read().state
+        unfinished = state.unfinished
+        going_on = (
+            resume
+            and unfinished is not None
+            and not unfinished.committed
+            and not unfinished.undoing
+            and unfinished.begin["release"] == bundle.release
+        )
+        if going_on:
+            assert unfinished is not None
+            strategy = _again(workspace, target, state, unfinished, token, progress, release)
+            notes.append(f"goes on with rollout {unfinished.rollout}")
+            rollout, slot, done = unfinished.rollout, str(unfinished.begin["slot"]), unfinished.done
+        else:
+            note = settle_unfinished(workspace, target, state, token, progress)
+            if note is not None:
+                notes.append(note)
+                state = target.read().state
+            start = _start(target, bundle, resolve=True)
+            plan = changes_between(state, bundle, start)
+            if _serves(target, state, start):
+                return Deployment(
+                    target.name, "unchanged", bundle.release, state.release, plan, notes=notes, slot=_active(state)
+                )
+            rollout, slot, done = secrets.token_hex(5), _slot_for(state, start), {}
+            journal = Journal(target.host.place, token, rollout, state.events)
+            journal.add(
+                "begin",
+                what=what,
+                release=bundle.release,
+                previous=state.release,
+                strategy=target.strategy,
+                slot=slot,
+                start=start.to_json(),
+                arguments=list(bundle.arguments),
+                document=_document(bundle),
+                by=holder_here(what)["who"],
+            )
+            strategy = _strategy(workspace, target, state, journal, token, bundle, start, slot, release, progress)
+        try:
+            strategy.run(done)
+        except (ForgeError, KeyboardInterrupt) as error:
+            raise _undone(strategy, target, rollout, error, state) from None
+        try:
+            strategy.tidy()
+        except ForgeError as error:
+            notes.append(f"deployed, but not tidied up: {error.message}; the next command does it")
+    return Deployment(
+        target.name,
+        "deployed",
+        bundle.release,
+        state.release,
+        None,
+        rollout,
+        slot,
+        time.monotonic() - clock,
+        notes,
+    )
+
+
+def _undone(
+    strategy: Strategy, target: OpenTarget, rollout: str, error: ForgeError | KeyboardInterrupt, state: TargetState
+) -> ForgeError:
+    """Go back, and say both what failed and what serves now."""
+    if target.was_committed(rollout):
+        kind = Interrupted if isinstance(error, KeyboardInterrupt) else type(error)
+        return kind("the release serves, but the command did not end cleanly", found=str(error) or None)
+    serving = "nothing was there before" if state.release is None else f"release {state.release[:12]} serves, as before"
+    interrupted = isinstance(error, KeyboardInterrupt)
+    try:
+        strategy.undo("interrupted" if interrupted else str(getattr(error, "message", error)))
+    except (ForgeError, KeyboardInterrupt) as second:
+        why = second.message if isinstance(second, ForgeError) else "interrupted"
+        tail = (
+            "the target goes back by itself when its dead-man timer ends, and the next command clears up; "
+            f"undoing it now failed: {why}"
+        )
+    else:
+        tail = serving
+    if interrupted:
+        return Interrupted(f"the rollout was interrupted and undone: {tail}")
+    assert isinstance(error, ForgeError)
+    error.message = f"{error.message}; {tail}"
+    error.args = (error.message,)
+    return error
+
+
+def _serves(target: OpenTarget, state: TargetState, start: ServerStart) -> bool:
+    """Whether exactly this is committed and runs."""
+    active = _active(state)
+    if active is None or state.committed is None:
+        return False
+    if state.committed["slots"][active]["fingerprint"] != start.fingerprint:
+        return False
+    status = target.host.status(active)
+    proxy = target.proxy is None or target.host.proxy_status().running
+    return status.running and status.fingerprint == start.fingerprint and proxy
+
+
+def _active(state: TargetState) -> str | None:
+    return None if state.committed is None else str(state.committed["active"])
+
+
+def _slot_for(state: TargetState, start: ServerStart) -> str:
+    """The slot that serves when it only has to be started again; the free one otherwise."""
+    active = _active(state)
+    if active is not None and state.committed is not None:
+        if state.committed["slots"][active]["fingerprint"] == start.fingerprint:
+            return active
+    return free_slot(state)
+
+
+def _start(target: OpenTarget, bundle: Bundle, *, resolve: bool) -> ServerStart:
+    image = target.host.resolve_image() if resolve else None
+    return ServerStart(
+        bundle.release,
+        bundle.arguments,
+        image,
+        "none",
+        f"snapshots/{bundle.release}/models",
+        target.host.settings(),
+    )
+
+
+def _again(
+    workspace: Workspace,
+    target: OpenTarget,
+    state: TargetState,
+    unfinished: Unfinished,
+    token: str,
+    progress: Progress,
+    release: Release | None = None,
+) -> Strategy:
+    """The rollout that the journal tells of, to go on with it or to undo it."""
+    begin = unfinished.begin
+    journal = Journal(target.host.place, token, unfinished.rollout, state.events)
+    start = ServerStart.from_json(begin["start"])
+    bundle = _from_begin(begin) if release is None else bundle_of(release)
+    before = state if not unfinished.committed else _before(state, unfinished)
+    return _strategy(workspace, target, before, journal, token, bundle, start, str(begin["slot"]), release, progress)
+
+
+def _before(state: TargetState, unfinished: Unfinished) -> TargetState:
+    """The state as the committed rollout found it: its old slot is the one that it did not take."""
+    committed = state.committed
+    assert committed is not None
+    slot = str(unfinished.begin["slot"])
+    others = [name for name in committed["slots"] if name != slot]
+    if not others or unfinished.begin["previous"] is None:
+        return TargetState(state.events, None, state.unfinished, state.history)
+    earlier = {**committed, "active": others[0], "release": unfinished.begin["previous"]}
+    return TargetState(state.events, earlier, state.unfinished, state.history)
+
+
+def _strategy(
+    workspace: Workspace,
+    target: OpenTarget,
+    state: TargetState,
+    journal: Journal,
+    token: str,
+    bundle: Bundle,
+    start: ServerStart,
+    slot: str,
+    release: Release | None,
+    progress: Progress,
+) -> Strategy:
+    assert target.proxy is not None
+    return TwoSlots(
+        target.host,
+        journal,
+        token,
+        state,
+        bundle,
+        start,
+        slot,
+        target.proxy,
+        target.pace,
+        None if release is None else _prover(workspace, target, release),
+        progress,
+    )
+
+
+def _prover(workspace: Workspace, target: OpenTarget, release: Release) -> Prove:
+    def proved(connection: Connection, progress: Progress) -> Mapping[str, Any]:
+        return prove(
+            workspace,
+            target.platform,
+            release,
+            connection,
+            answers=target.spec.validate_answers,
+            gates=target.spec.gates,
+            progress=progress,
+        )
+
+    return proved
+
+
+def _document(bundle: Bundle) -> dict[str, Any]:
+    """What is needed to make the snapshot again, and to say what is in it, when the release is not at hand."""
+    return {
+        "name": bundle.document.get("name"),
+        "stateful": bundle.stateful,
+        "files": {path: dict(item) for path, item in bundle.files.items()},
+        "folders": list(bundle.folders),
+        "models": [
+            {key: entry[key] for key in ("folder", "name", "version", "backend", "config", "artifact", "kind")}
+            for entry in bundle.document.get("models", [])
+        ],
+    }
+
+
+def _from_begin(begin: Mapping[str, Any]) -> Bundle:
+    document = begin["document"]
+    return Bundle(
+        str(begin["release"]),
+        None,
+        document["files"],
+        document["folders"],
+        tuple(begin["arguments"]),
+        bool(document["stateful"]),
+        document,
+    )
+
+
+def _bundle_there(target: OpenTarget, state: TargetState, digest: str) -> Bundle:
+    """A release that the target has, from the journal's account of it."""
+    for event in reversed(state.history):
+        if event["release"] == digest:
+            return _from_begin(event)
+    raise CheckFailed(f"the target's journal does not say what release {digest[:12]} is made of")

@@ -1,0 +1,86 @@
+"""Prove a newcomer on the target itself, at an address that no client knows: its answers, then its speed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tritonforge.actions.gate import chosen_gates, measure_gate
+from tritonforge.actions.live import LiveServer, ServerChoice, embedded_runtime
+from tritonforge.actions.loading import load_all
+from tritonforge.actions.validate import record, validate_entry
+from tritonforge.actions.workspace import Workspace
+from tritonforge.errors import CheckFailed, Inconclusive
+from tritonforge.measure import Verdict, worst
+from tritonforge.repository.release import Release
+from tritonforge.spec.platform import Platform
+from tritonforge.triton.client import Client
+from tritonforge.triton.connection import Connection
+
+Progress = Callable[[str], None]
+
+
+def prove(
+    workspace: Workspace,
+    platform: Platform,
+    release: Release,
+    connection: Connection,
+    *,
+    answers: bool,
+    gates: Sequence[str] | None,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Ask the server at ``connection`` everything that proves the release; what the journal keeps of it.
+
+    ``gates`` None are all of the platform's. The evidence is kept beside the release.
+
+    Raises:
+        CheckFailed: it does not serve the release, answers wrongly or is too slow.
+        Inconclusive: a gate allows no verdict.
+    """
+    found: dict[str, Any] = {}
+    with Client(connection) as client:
+        server = LiveServer(ServerChoice(server=connection.url), client, None)
+        loaded = load_all(release, server, progress)
+        models = []
+        for entry in release.models():
+            progress(f"{entry['folder']}: {'golden cases' if answers else 'metadata'}")
+            models.append(validate_entry(release, entry, server, loaded[entry["folder"]], golden=answers))
+        record(workspace, platform, release, server.describe(), models)
+        bad = [model for model in models if not model.ok]
+        if bad:
+            raise CheckFailed(
+                f"the newcomer is not what was released: {', '.join(model.folder for model in bad)}",
+                details=[
+                    f"{model.folder}: {problem}"
+                    for model in bad
+                    for problem in [
+                        *model.problems,
+                        *(f"{case.case}: {case.reason}" for case in model.cases if not case.ok),
+                    ][:3]
+                ],
+            )
+        found["models"] = len(models)
+        found["cases"] = sum(len(model.cases) for model in models)
+        names = _gates(workspace, platform, gates)
+        if names:
+            runtime = embedded_runtime(progress)
+            outcomes = [
+                measure_gate(workspace, platform, release, name, gate, server, runtime, progress)
+                for name, gate in chosen_gates(workspace, platform, names).items()
+            ]
+            found["gates"] = {outcome.name: outcome.verdict.value for outcome in outcomes}
+            verdict = worst([outcome.verdict for outcome in outcomes])
+            if verdict is not Verdict.PASS:
+                texts = [f"gate {outcome.name}: {outcome.verdict.value}" for outcome in outcomes]
+                kind = CheckFailed if verdict is Verdict.FAIL else Inconclusive
+                raise kind("the newcomer did not pass its gates", details=texts)
+    return found
+
+
+def _gates(workspace: Workspace, platform: Platform, names: Sequence[str] | None) -> list[str]:
+    from tritonforge.build.planning import wanted_on
+
+    if names is not None:
+        return list(names)
+    return [name for name, gate in workspace.loaded.spec.gates.items() if wanted_on(gate.platforms, platform)]

@@ -1,0 +1,153 @@
+"""A target of the spec, opened: where it runs, how it is changed, and what its journal says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tritonforge.actions.live import embedded_runtime
+from tritonforge.actions.workspace import Workspace
+from tritonforge.artifact.store import default_home
+from tritonforge.errors import EnvironmentLacks, ForgeError, UsageError, did_you_mean
+from tritonforge.rollout.analysis import Bounds
+from tritonforge.rollout.haproxy import ProxySettings
+from tritonforge.rollout.host import Host
+from tritonforge.rollout.journal import TargetState, read_state
+from tritonforge.rollout.strategy import Pace
+from tritonforge.spec.platform import Platform
+from tritonforge.spec.targets.common import RolloutSpec, SlotTarget, TargetCommon
+from tritonforge.spec.targets.embedded import EmbeddedTarget
+from tritonforge.spec.targets.target import TargetSpec
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What the agent says of a target at one moment."""
+
+    state: TargetState
+    lock: Mapping[str, Any] | None
+    pending: Mapping[str, Any] | None
+    snapshots: Mapping[str, int | None]
+    watching: bool
+    hello: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTarget:
+    """A target that can be asked and changed. ``proxy`` is None where there is no proxy of ours."""
+
+    name: str
+    spec: TargetCommon
+    platform: Platform
+    host: Host
+    proxy: ProxySettings | None
+    pace: Pace
+    strategy: str
+
+    def was_committed(self, rollout: str) -> bool:
+        """Whether the journal says that a rollout was committed; False too where it cannot be asked."""
+        with suppress(ForgeError):
+            state = self.read().state
+            return state.unfinished is not None and state.unfinished.rollout == rollout and state.unfinished.committed
+        return False
+
+    def read(self) -> Snapshot:
+        """The target's own account of itself."""
+        said = self.host.place.call("read")
+        return Snapshot(
+            read_state(said["journal"]),
+            said["lock"],
+            said["pending"],
+            said["snapshots"],
+            bool(said["watching"]),
+            said["hello"],
+        )
+
+
+def target_spec(workspace: Workspace, name: str) -> TargetSpec:
+    """The spec's target called ``name``.
+
+    Raises:
+        UsageError: there is none.
+    """
+    targets = workspace.loaded.spec.targets
+    if name not in targets:
+        hint = did_you_mean(name, targets) if targets else "declare it under `targets:`"
+        raise UsageError(f"the spec has no target '{name}'", hint=hint)
+    return targets[name]
+
+
+@contextmanager
+def open_target(workspace: Workspace, name: str, progress: Progress) -> Iterator[OpenTarget]:
+    """Reach a target; what it needs there is made when a release is deployed, not here.
+
+    Raises:
+        EnvironmentLacks: this machine or the target lacks something.
+    """
+    spec = target_spec(workspace, name)
+    platform = workspace.platform(spec.platform)
+    with _host(workspace, name, spec, platform, progress) as (host, proxy):
+        strategy = spec.strategy if isinstance(spec, SlotTarget) else "two-slots"
+        yield OpenTarget(name, spec, platform, host, proxy, pace_of(spec.rollout, spec.retention), strategy)
+
+
+@contextmanager
+def _host(
+    workspace: Workspace, name: str, spec: TargetSpec, platform: Platform, progress: Progress
+) -> Iterator[tuple[Host, ProxySettings | None]]:
+    if isinstance(spec, EmbeddedTarget):
+        from tritonforge.rollout.targets.embedded import EmbeddedHost, Public
+
+        root = _folder(workspace, name, spec)
+        ports = spec.ports
+        host = EmbeddedHost(root, embedded_runtime(progress), Public(ports.bind, ports.http, ports.grpc, ports.metrics))
+        http, grpc, metrics = host.binds
+        yield (
+            host,
+            ProxySettings(
+                http,
+                grpc,
+                metrics,
+                [f"unix@{host.socket} mode 600 level admin"],
+                sequence_header=spec.proxy.sequence_header,
+                drain_s=spec.rollout.drain_s,
+            ),
+        )
+        return
+    raise EnvironmentLacks(f"targets of kind '{spec.kind}' cannot be deployed to yet")
+
+
+def instance_name(workspace: Workspace, name: str, spec: Any) -> str:
+    """What the target's things are called there: the spec's ``name``, else ``<spec>-<target>``."""
+    given = getattr(spec, "name", None)
+    return str(given) if given else f"{workspace.loaded.spec.name}-{name}".lower().replace("_", "-").replace(".", "-")
+
+
+def _folder(workspace: Workspace, name: str, spec: EmbeddedTarget) -> Path:
+    if spec.folder is not None:
+        return (workspace.loaded.folder / Path(spec.folder).expanduser()).resolve()
+    return default_home() / "targets" / instance_name(workspace, name, spec)
+
+
+def pace_of(spec: RolloutSpec, retention: int) -> Pace:
+    """The spec's `rollout` as numbers."""
+    analysis = spec.analysis
+    bounds = Bounds(
+        analysis.min_requests, analysis.failure_rate_max, analysis.latency_ratio_max, analysis.latency_floor_ms
+    )
+    return Pace(
+        tuple(spec.weights),
+        analysis.hold_s,
+        analysis.wait_s,
+        bounds,
+        spec.ready_s,
+        spec.drain_s,
+        spec.deadman_s,
+        spec.keep_warm,
+        retention,
+    )

@@ -1,0 +1,1 @@
+"""How a release takes over: ``two_slots`` (a second server behind a proxy), ``one_slot`` (one server, in place)."""

@@ -1,0 +1,340 @@
+"""Two slots: the new release starts beside the old one, is proven on a private port, and gets the traffic by weights.
+
+Nothing that clients see changes before the first weight. From then until the commit the target itself goes back when it
+does not hear of this process any more. The commit is one line of the journal.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tritonforge.errors import CheckFailed, ForgeError, Inconclusive
+from tritonforge.measure.gate import Verdict
+from tritonforge.rollout.analysis import Analysis, Reading, between, enough, judge, reading
+from tritonforge.rollout.delivery import deliver
+from tritonforge.rollout.haproxy import ProxySettings, proxy_config
+from tritonforge.rollout.host import SLOTS, Bundle, Host, ServerStart
+from tritonforge.rollout.journal import Journal, TargetState
+from tritonforge.rollout.points import remote
+from tritonforge.rollout.steps import Step, run_steps
+from tritonforge.rollout.strategy import Pace, Progress, Prove
+from tritonforge.triton.connection import Connection
+
+_POLL: Final = 0.25
+
+
+@dataclass(slots=True)
+class TwoSlots:
+    """One rollout between two slots. ``prove`` is None where there is nothing to ask: a rollback to a proven release."""
+
+    host: Host
+    journal: Journal
+    token: str
+    state: TargetState
+    bundle: Bundle
+    start: ServerStart
+    slot: str
+    proxy: ProxySettings
+    pace: Pace
+    prove: Prove | None
+    progress: Progress
+
+    @property
+    def old(self) -> str | None:
+        """The slot that serves now."""
+        committed = self.state.committed
+        return None if committed is None else str(committed["active"])
+
+    def steps(self) -> list[Step]:
+        """What is done before the commit, in order."""
+        short = self.bundle.release[:12]
+        steps = [
+            Step("deliver", f"bringing release {short} to the target", self._deliver),
+            Step("start", f"starting {self.slot}", self._start),
+            Step("ready", f"waiting until {self.slot} is ready", self._ready),
+        ]
+        if self.prove is not None:
+            steps.append(Step("prove", f"proving {self.slot} on its private port", self._prove))
+        steps.append(Step("proxy", "making the proxy ready", self._proxy))
+        if self.old is not None:
+            for weight in self._weights():
+                steps.append(Step(f"shift-{weight}", f"{weight} % to {self.slot}", self._shifter(weight)))
+                steps.append(Step(f"watch-{weight}", f"watching {self.slot} at {weight} %", self._watcher(weight)))
+        return steps
+
+    def run(self, done: Mapping[str, Any]) -> None:
+        """Take the release to the commit, going on after the steps that are ``done``.
+
+        Raises:
+            ForgeError: a step failed. Nothing is undone here: ``undo`` does that.
+        """
+        if self.old is not None and any(name.startswith("shift-") for name in done):
+            # Going on in the middle: the target may have gone back meanwhile, and what was seen is past.
+            done = {name: result for name, result in done.items() if not name.startswith(("shift-", "watch-"))}
+        if "start" in done and not self.host.status(self.slot).running:
+            done = {name: result for name, result in done.items() if name == "deliver"}
+        run_steps(self.steps(), self.journal, done, self.progress)
+        self.commit()
+
+    def commit(self) -> None:
+        """Make it what the target serves: the proxy's file, the journal's line, then the end of the timer."""
+        self._settle({self.slot: 100})
+        slots = dict((self.state.committed or {}).get("slots", {}))
+        slots[self.slot] = {**self.start.to_json(), "since": _utc(), "document": _summary(self.bundle)}
+        self.journal.add(
+            "committed",
+            state={
+                "active": self.slot,
+                "release": self.bundle.release,
+                "previous": None if self.old is None else self.state.release,
+                "strategy": "two-slots",
+                "slots": slots,
+            },
+        )
+        self._weigh({self.slot: 100}, spares=[name for name in (self.slot, self.old) if name])
+        self.host.place.call("disarm", {"token": self.token})
+
+    def tidy(self) -> None:
+        """After the commit: drain the old server, leave it warm or stop it, and prune what nobody needs."""
+        self._weigh({self.slot: 100}, spares=[name for name in (self.slot, self.old) if name])
+        self.host.place.call("disarm", {"token": self.token})
+        if self.old is not None and self.old != self.slot:
+            self.progress(f"draining {self.old}")
+            self._drain(self.old)
+            if not self.pace.keep_warm:
+                self._weigh({self.slot: 100}, spares=[self.slot])
+                with remote("host.stop"):
+                    self.host.stop(self.old, self.pace.drain)
+        self.host.place.call("prune", {"token": self.token, "keep": self._kept()}, timeout=600.0)
+        self.journal.add("finished")
+
+    def undo(self, reason: str) -> None:
+        """Go back to what was committed; can be done again from its beginning.
+
+        Raises:
+            ForgeError: the target is not reached; its dead-man timer, or the next command, does it then.
+        """
+        self.journal.add("undoing", reason=reason)
+        if self.old is not None:
+            self.progress(f"going back to {self.old}")
+            self._settle({self.old: 100})
+            if self.host.proxy_status().running:
+                self._weigh({self.old: 100, self.slot: 0}, spares=[self.old])
+        self.host.place.call("disarm", {"token": self.token})
+        if self.old != self.slot:
+            if self.old is not None:
+                self._drain(self.slot)
+            with remote("host.stop"):
+                self.host.stop(self.slot, self.pace.drain)
+        self.journal.add("undone")
+
+    # --- steps
+
+    def _deliver(self) -> dict[str, Any]:
+        return deliver(self.host.place, self.bundle, self.token, self.progress)
+
+    def _start(self) -> dict[str, Any]:
+        if self.old is not None and self.host.proxy_status().running:
+            # The warm server of an earlier release leaves: from here on only the active one may stand in.
+            self._weigh({self.old: 100, self.slot: 0}, spares=[self.old])
+        with remote("host.start"):
+            self.host.start(self.slot, self.start)
+        return {"fingerprint": self.start.fingerprint}
+
+    def _ready(self) -> dict[str, Any]:
+        return {"seconds": round(wait_ready(self.host, self.slot, self.pace.ready, self.progress), 2)}
+
+    def _prove(self) -> dict[str, Any]:
+        assert self.prove is not None
+        with self.host.reach(self.slot) as connection:
+            return dict(self.prove(connection, self.progress))
+
+    def _proxy(self) -> None:
+        if self.old is None:
+            self._settle({self.slot: 100})
+        with remote("host.proxy_up"):
+            self.host.proxy_up(self._config({self.old or self.slot: 100}))
+        if self.old is None:
+            self._weigh({self.slot: 100}, spares=[self.slot])
+
+    def _weights(self) -> tuple[int, ...]:
+        # Without a header that keeps a sequence on its server, two servers must not share its requests.
+        stateful = self.bundle.stateful or _is_stateful(self.state)
+        return (100,) if stateful and self.proxy.sequence_header is None else self.pace.weights
+
+    def _shifter(self, weight: int) -> Callable[[], None]:
+        def shift() -> None:
+            assert self.old is not None
+            weights, control = {self.old: 100, self.slot: 0}, self.host.control()
+            revert = [
+                *self.host.settling(self._config({self.old: 100})),
+                {"op": "weigh", "weights": weights, "spares": [self.old], "control": control},
+            ]
+            self.host.place.call(
+                "arm",
+                {
+                    "token": self.token,
+                    "rollout": self.journal.rollout,
+                    "seconds": self.pace.deadman,
+                    "revert": revert,
+                },
+            )
+            # Both are proven now, so each may stand in for the other.
+            self._weigh({self.slot: weight, self.old: 100 - weight}, spares=[self.old, self.slot])
+
+        return shift
+
+    def _watcher(self, weight: int) -> Callable[[], dict[str, Any]]:
+        def watch() -> dict[str, Any]:
+            seen = self._observe()
+            if seen.verdict is Verdict.FAIL:
+                raise CheckFailed(f"at {weight} % the newcomer is worse: {seen.reason}")
+            if seen.verdict is Verdict.INCONCLUSIVE:
+                raise Inconclusive(f"at {weight} % there is no verdict: {seen.reason}")
+            return {"reason": seen.reason, **seen.facts}
+
+        return watch
+
+    def _observe(self) -> Analysis:
+        assert self.old is not None
+        with self.host.reach(self.slot) as new, self.host.reach(self.old) as old:
+            before = {self.slot: self._reading(self.slot, new), self.old: self._reading(self.old, old)}
+            began = confirmed = time.monotonic()
+            while True:
+                time.sleep(min(_POLL, self.pace.hold or 0.0) or 0.01)
+                clock = time.monotonic()
+                if clock - confirmed > self.pace.deadman / 5:
+                    self.host.place.call("confirm", {"token": self.token})
+                    confirmed = clock
+                status = self.host.status(self.slot)
+                if not status.running:
+                    raise CheckFailed(f"the new server ended: {status.words}")
+                if clock - began < self.pace.hold:
+                    continue
+                now = {self.slot: self._reading(self.slot, new), self.old: self._reading(self.old, old)}
+                seen = between(before[self.slot], now[self.slot])
+                beside = between(before[self.old], now[self.old])
+                verdict = judge(seen, beside, self.pace.bounds)
+                waited = clock - began >= self.pace.hold + self.pace.wait
+                if verdict.verdict is not Verdict.INCONCLUSIVE or enough(seen, self.pace.bounds) or waited:
+                    return verdict
+
+    def _reading(self, slot: str, connection: Connection) -> Reading:
+        proxy = self.host.place.call("proxy", {"control": self.host.control()})
+        return reading(proxy, slot, metrics_text(connection))
+
+    def _drain(self, slot: str) -> None:
+        ends = time.monotonic() + self.pace.drain
+        while time.monotonic() < ends:
+            rows = self.host.place.call("proxy", {"control": self.host.control()})
+            if not sum(int(servers[slot]["scur"]) for servers in rows.values() if slot in servers):
+                return
+            time.sleep(_POLL)
+
+    def _config(self, weights: Mapping[str, int]) -> str:
+        return proxy_config(self.proxy, {name: self.host.address(name) for name in SLOTS}, weights)
+
+    def _settle(self, weights: Mapping[str, int]) -> None:
+        with remote("host.settle"):
+            self.host.settle({**dict.fromkeys(SLOTS, 0), **weights}, self._config(weights), self.token)
+
+    def _weigh(self, weights: Mapping[str, int], spares: list[str]) -> None:
+        everyone = {**dict.fromkeys(SLOTS, 0), **weights}
+        self.host.place.call(
+            "weigh", {"token": self.token, "control": self.host.control(), "weights": everyone, "spares": spares}
+        )
+
+    def _kept(self) -> list[str]:
+        """The releases that stay on the target: what runs, what ran before, and the newest of the history."""
+        order = [self.bundle.release, self.state.release]
+        for event in reversed(self.state.history):
+            if event["outcome"] == "deployed":
+                order.append(str(event["release"]))
+        slots = (self.state.committed or {}).get("slots", {})
+        running = [str(item["release"]) for item in slots.values()]
+        newest = [release for release in dict.fromkeys(order) if release is not None][: self.pace.retention]
+        return list(dict.fromkeys([*newest, *running]))
+
+
+def wait_ready(host: Host, slot: str, seconds: float, progress: Progress) -> float:
+    """Wait until a slot's server says that it is ready; how long that took.
+
+    Raises:
+        CheckFailed: it ended, or is not ready in time; with the end of its log.
+    """
+    import httpx
+
+    began = time.monotonic()
+    with host.reach(slot) as connection:
+        while True:
+            try:
+                if httpx.get(f"{connection.http_url}/v2/health/ready", timeout=5).status_code == 200:
+                    return time.monotonic() - began
+            except httpx.HTTPError:
+                pass
+            status = host.status(slot)
+            waited = time.monotonic() - began
+            if not status.running or status.restarts > 2 or waited > seconds:
+                why = f"was not ready within {seconds:g} s" if status.running else f"ended: {status.words}"
+                raise CheckFailed(f"the new server {why}", details=log_end(host, slot))
+            time.sleep(_POLL)
+
+
+def log_end(host: Host, slot: str, lines: int = 200) -> list[str]:
+    """What a server's log says last: why models did not load, else its errors."""
+    from tritonforge.triton import serverlog
+
+    try:
+        text = "\n".join(host.logs(slot, lines, False))
+    except ForgeError:
+        return []
+    failures = serverlog.load_failures(text)
+    if failures:
+        return [f"{model}: {reason}" for model, reason in sorted(failures.items())]
+    return list(serverlog.last_errors(text)) or text.splitlines()[-3:]
+
+
+def metrics_text(connection: Connection) -> str | None:
+    """A server's Prometheus text; None where it cannot be had."""
+    import httpx
+
+    if connection.metrics is None:
+        return None
+    try:
+        answer = httpx.get(f"http://{connection.metrics}/metrics", timeout=5)
+        answer.raise_for_status()
+    except httpx.HTTPError:
+        return None
+    return answer.text
+
+
+def free_slot(state: TargetState) -> str:
+    """The slot that a newcomer takes: the one that does not serve."""
+    active = None if state.committed is None else state.committed["active"]
+    return next(slot for slot in SLOTS if slot != active)
+
+
+def _is_stateful(state: TargetState) -> bool:
+    committed = state.committed
+    if committed is None:
+        return False
+    return bool(committed["slots"][committed["active"]]["document"]["stateful"])
+
+
+def _summary(bundle: Bundle) -> dict[str, Any]:
+    """What status, diff and history want to know of a release when it is not at hand."""
+    return {
+        "name": bundle.document.get("name"),
+        "stateful": bundle.stateful,
+        "models": [
+            {name: entry[name] for name in ("folder", "name", "version", "backend", "config", "artifact", "kind")}
+            for entry in bundle.document.get("models", [])
+        ],
+    }
+
+
+def _utc() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
