@@ -23,6 +23,7 @@ from tritonforge.durable import (
     write_json,
 )
 from tritonforge.errors import CheckFailed, EnvironmentLacks
+from tritonforge.repository.bundle import BUNDLE_FAULTS
 
 
 def run_python(code: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -44,8 +45,9 @@ def test_every_fault_point_is_used_and_every_used_one_is_listed() -> None:
     source = Path(tritonforge.__file__).parent
     text = "\n".join(path.read_text(encoding="utf-8") for path in source.rglob("*.py"))
     used = re.findall(r"(?:fault_point\(|before=|after=)\"([a-z.]+)\"", text)
-    assert sorted(set(used)) == sorted(FAULT_POINTS)
-    assert len(used) == len(FAULT_POINTS), "each name marks one step"
+    known = (*FAULT_POINTS, *BUNDLE_FAULTS)
+    assert sorted(set(used)) == sorted(known)
+    assert len(used) == len(known), "each name marks one step"
 
 
 def test_a_fault_point_does_nothing_unless_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tritonforge.actions.live import _secret
+from tritonforge.actions.live import secret_value
 from tritonforge.actions.serve import _announced, serving
 from tritonforge.errors import Place
 from tritonforge.spec.connection import SecretRef
@@ -51,4 +51,4 @@ def test_the_file_of_a_secret_is_relative_to_the_spec(tmp_path: Path, monkeypatc
     (tmp_path / "spec").mkdir()
     (tmp_path / "spec" / "token").write_text("secret\n")
     monkeypatch.chdir(tmp_path)
-    assert _secret(SecretRef(file="token"), Place(), tmp_path / "spec") == "secret"
+    assert secret_value(SecretRef(file="token"), Place(), tmp_path / "spec") == "secret"

@@ -19,7 +19,7 @@ from tritonforge.rollout.delivery import bundle_of
 from tritonforge.rollout.host import Bundle, ServerStart
 from tritonforge.rollout.journal import Journal, TargetState, Unfinished
 from tritonforge.rollout.lock import holder_here, target_lock
-from tritonforge.rollout.strategies.two_slots import TwoSlots, free_slot
+from tritonforge.rollout.strategies.two_slots import TwoSlots, free_slot, proxy_digest
 from tritonforge.rollout.strategy import Prove, Strategy
 from tritonforge.triton.connection import Connection
 
@@ -71,7 +71,7 @@ def deploy(
         Inconclusive: no verdict; likewise.
         EnvironmentLacks: the target lacks something, is locked, or the connection was lost.
     """
-    with open_target(workspace, name, progress) as target:
+    with open_target(workspace, name, progress, changing=not dry_run) as target:
         snapshot = _prepared(target, dry_run)
         unfinished = snapshot.state.unfinished
         if resume and unfinished is not None and not unfinished.undoing and not unfinished.committed:
@@ -96,7 +96,7 @@ def rollback(
 
     It is on the target still, so it need not be here. It was proven when it came: only readiness is waited for.
     """
-    with open_target(workspace, name, progress) as target:
+    with open_target(workspace, name, progress, changing=not dry_run) as target:
         snapshot = target.read()
         digest = earlier_release(snapshot.state, to)
         bundle = _bundle_there(target, snapshot.state, digest)
@@ -270,8 +270,12 @@ def _serves(target: OpenTarget, state: TargetState, start: ServerStart) -> bool:
     if state.committed["slots"][active]["fingerprint"] != start.fingerprint:
         return False
     status = target.host.status(active)
-    proxy = target.proxy is None or target.host.proxy_status().running
-    return status.running and status.fingerprint == start.fingerprint and proxy
+    if not status.running or status.fingerprint != start.fingerprint:
+        return False
+    if target.proxy is None:
+        return True
+    same = state.committed.get("proxy") == proxy_digest(target.host, target.proxy)
+    return same and target.host.proxy_status().running
 
 
 def _active(state: TargetState) -> str | None:
@@ -354,6 +358,7 @@ def _strategy(
         target.pace,
         None if release is None else _prover(workspace, target, release),
         progress,
+        target.files.texts,
     )
 
 

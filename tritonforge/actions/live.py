@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tritonforge.actions.workspace import Workspace
 from tritonforge.durable import disk_errors
-from tritonforge.errors import CheckFailed, EnvironmentLacks, Place, SpecError, UsageError, did_you_mean
+from tritonforge.errors import CheckFailed, EnvironmentLacks, ForgeError, Place, SpecError, UsageError, did_you_mean
 from tritonforge.repository.release import Release
 from tritonforge.spec.connection import ConnectionSpec, SecretRef, TlsSettings
 from tritonforge.steps.export.packed_environment import ENVIRONMENT
@@ -141,7 +141,9 @@ def open_server(
         with Client(connection_for(workspace, choice.server)) as client:
             if not client.live():
                 raise EnvironmentLacks(
-                    f"there is no Triton at {client.connection.url}", hint="is it running, and is that its port?"
+                    f"there is no Triton at {client.connection.url}",
+                    found=_why_not(client),
+                    hint="is it running, and is that its port?",
                 )
             yield LiveServer(choice, client, None)
         return
@@ -174,6 +176,15 @@ def open_server(
         )
         with start(launch, program) as running, running.client() as client:
             yield LiveServer(choice, client, running)
+
+
+def _why_not(client: Client) -> str | None:
+    """What a server that does not answer, or answers something else, does instead: a refused certificate, say."""
+    try:
+        client.server_metadata()
+    except ForgeError as error:
+        return error.found or error.message
+    return None
 
 
 @contextmanager
@@ -270,11 +281,11 @@ def _connection(workspace: Workspace, name: str, profile: ConnectionSpec) -> Con
     place = workspace.loaded.place("connections", name)
     folder = workspace.loaded.folder
     headers = {
-        key: _secret(value, place, folder) if isinstance(value, SecretRef) else value
+        key: secret_value(value, place, folder) if isinstance(value, SecretRef) else value
         for key, value in profile.headers.items()
     }
     if profile.token is not None:
-        headers["authorization"] = f"Bearer {_secret(profile.token, place, folder)}"
+        headers["authorization"] = f"Bearer {secret_value(profile.token, place, folder)}"
     tls = None
     if profile.tls:
         files = profile.tls if isinstance(profile.tls, TlsSettings) else TlsSettings()
@@ -282,7 +293,7 @@ def _connection(workspace: Workspace, name: str, profile: ConnectionSpec) -> Con
     return Connection(http=profile.http, grpc=profile.grpc, metrics=profile.metrics, headers=headers, tls=tls)
 
 
-def _secret(reference: SecretRef, place: Place, folder: Path) -> str:
+def secret_value(reference: SecretRef, place: Place, folder: Path) -> str:
     """The value behind a reference, its file relative to the spec's ``folder``; no message ever shows it."""
     if reference.env is not None:
         value = os.environ.get(reference.env)

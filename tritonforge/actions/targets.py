@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tritonforge.actions.live import embedded_runtime
+from tritonforge.actions.proxy_files import CERTIFICATE, CLIENT_CA, TOKENS, ProxyFiles, proxy_files
 from tritonforge.actions.workspace import Workspace
 from tritonforge.artifact.store import default_home
 from tritonforge.errors import EnvironmentLacks, ForgeError, UsageError, did_you_mean
@@ -18,7 +19,7 @@ from tritonforge.rollout.host import Host
 from tritonforge.rollout.journal import TargetState, read_state
 from tritonforge.rollout.strategy import Pace
 from tritonforge.spec.platform import Platform
-from tritonforge.spec.targets.common import RolloutSpec, SlotTarget, TargetCommon
+from tritonforge.spec.targets.common import ProxySpec, RolloutSpec, SlotTarget, TargetCommon
 from tritonforge.spec.targets.embedded import EmbeddedTarget
 from tritonforge.spec.targets.target import TargetSpec
 
@@ -46,8 +47,10 @@ class OpenTarget:
     platform: Platform
     host: Host
     proxy: ProxySettings | None
+    files: ProxyFiles
     pace: Pace
     strategy: str
+    kind: str
 
     def was_committed(self, rollout: str) -> bool:
         """Whether the journal says that a rollout was committed; False too where it cannot be asked."""
@@ -83,8 +86,9 @@ def target_spec(workspace: Workspace, name: str) -> TargetSpec:
 
 
 @contextmanager
-def open_target(workspace: Workspace, name: str, progress: Progress) -> Iterator[OpenTarget]:
-    """Reach a target; what it needs there is made when a release is deployed, not here.
+def open_target(workspace: Workspace, name: str, progress: Progress, *, changing: bool = False) -> Iterator[OpenTarget]:
+    """Reach a target; what it needs there is made when a release is deployed, not here. Secrets of its proxy are read
+    only when something is about to be changed.
 
     Raises:
         EnvironmentLacks: this machine or the target lacks something.
@@ -93,7 +97,12 @@ def open_target(workspace: Workspace, name: str, progress: Progress) -> Iterator
     platform = workspace.platform(spec.platform)
     with _host(workspace, name, spec, platform, progress) as (host, proxy):
         strategy = spec.strategy if isinstance(spec, SlotTarget) else "two-slots"
-        yield OpenTarget(name, spec, platform, host, proxy, pace_of(spec.rollout, spec.retention), strategy)
+        files = proxy_files(workspace, name, spec.proxy) if changing and hasattr(spec, "proxy") else ProxyFiles()
+        if proxy is not None:
+            proxy = replace(proxy, mark=files.mark)
+        yield OpenTarget(
+            name, spec, platform, host, proxy, files, pace_of(spec.rollout, spec.retention), strategy, spec.kind
+        )
 
 
 @contextmanager
@@ -116,10 +125,19 @@ def _host(
                 [f"unix@{host.socket} mode 600 level admin"],
                 sequence_header=spec.proxy.sequence_header,
                 drain_s=spec.rollout.drain_s,
+                **secured(spec.proxy, str(root)),
             ),
         )
         return
     raise EnvironmentLacks(f"targets of kind '{spec.kind}' cannot be deployed to yet")
+
+
+def secured(spec: ProxySpec, root: str) -> dict[str, Any]:
+    """The settings of a proxy that serves TLS or asks for tokens; ``root`` is the target's folder as the proxy sees it."""
+    tls = None
+    if spec.tls is not None:
+        tls = {"crt": f"{root}/{CERTIFICATE}", "ca": f"{root}/{CLIENT_CA}" if spec.tls.client_ca else None}
+    return {"tls": tls, "tokens": f"{root}/{TOKENS}" if spec.tokens else None}
 
 
 def instance_name(workspace: Workspace, name: str, spec: Any) -> str:

@@ -40,6 +40,8 @@ class ProxySettings:
     tls: Mapping[str, str | None] | None = None
     tokens: str | None = None
     drain_s: float = 30.0
+    mark: str | None = None
+    """Changes with the files that the configuration names, so that a change of them is a change of it."""
 
 
 def proxy_config(settings: ProxySettings, slots: Mapping[str, Address], weights: Mapping[str, int]) -> str:
@@ -67,7 +69,8 @@ def proxy_config(settings: ProxySettings, slots: Mapping[str, Address], weights:
             for name, address in slots.items()
         ],
     }
-    return render("haproxy", "haproxy", variables).text
+    text = render("haproxy", "haproxy", variables).text
+    return text if settings.mark is None else f"# certificates and tokens: {settings.mark}\n{text}"
 
 
 def without_weights(config: str) -> str:

@@ -16,7 +16,7 @@ from tritonforge.errors import CheckFailed, EnvironmentLacks, ForgeError, Intern
 from tritonforge.rollout.agent import AGENT
 from tritonforge.rollout.points import remote
 
-READS: Final = frozenset({"hello", "read", "read_file", "missing", "proxy"})
+READS: Final = frozenset({"hello", "read", "read_file", "read_files", "intact", "missing", "proxy"})
 """Operations of the agent that change nothing."""
 
 

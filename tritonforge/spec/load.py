@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from tritonforge.errors import ForgeError, Place, SpecError, did_you_mean
 from tritonforge.spec.document import Document, Path_, dotted, merge, read
 from tritonforge.spec.models import EnsembleSpec, ForgeSpec, GateSpec, ModelSpec, PlatformSpec
+from tritonforge.spec.targets.server import ServerTarget
 
 _VARIABLE: Final = re.compile(r"\$(\$)?\{([^}]*)\}")
 _NOT_INTERPOLATED: Final = ("env", "include", "apiVersion")
@@ -189,6 +190,13 @@ def _explain(error: Any, path: Path_, document: Document) -> ForgeError:
         return SpecError(
             f"'{error['loc'][-1]}' is missing", place=document.place(path[:-1]), expected=_field_help(path)
         )
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        field = str(error["ctx"]["discriminator"]).strip("'")
+        found = None if kind.endswith("not_found") else repr(error["ctx"]["tag"])
+        expected = error["ctx"].get("expected_tags") or "it says which of several kinds this is"
+        return SpecError(
+            f"`{field}` is " + ("missing" if found is None else "unknown"), place=place, expected=expected, found=found
+        )
     if kind == "string_pattern_mismatch":
         return SpecError(
             "this name or text is not allowed",
@@ -287,6 +295,13 @@ def _check_references(loaded: LoadedSpec) -> None:
         check(gate.model, servables, "model", "gates", name, "model")
         for index, platform in enumerate(gate.platforms or ()):
             check(platform, spec.platforms, "platform", "gates", name, "platforms", index)
+    for name, target in spec.targets.items():
+        if target.platform is not None:
+            check(target.platform, spec.platforms, "platform", "targets", name, "platform")
+        for index, gate_name in enumerate(target.gates or ()):
+            check(gate_name, spec.gates, "gate", "targets", name, "gates", index)
+        if isinstance(target, ServerTarget):
+            check(target.connection, spec.connections, "connection", "targets", name, "connection")
     for path in spec.templates:
         if not (loaded.folder / path).is_dir():
             raise SpecError("a template folder is missing", place=loaded.place("templates"), found=path)

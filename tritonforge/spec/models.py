@@ -263,6 +263,9 @@ class PlatformSpec(Strict):
     """TensorRT's version on the target."""
     jetpack: str | None = None
     """JetPack's version, for a Jetson."""
+    image: str | None = None
+    """The image that serves, best with its digest (`…@sha256:…`); it is part of the release, and what containers of
+    its targets run unless they say otherwise. NVIDIA's of the `triton` release when absent."""
     config: dict[str, Any] = {}
     """`ModelConfig` fields of every model on this platform, under those of the models."""
 

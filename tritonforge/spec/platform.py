@@ -24,6 +24,7 @@ class Platform:
     gpus: int = 0
     tensorrt: str | None = None
     jetpack: str | None = None
+    image: str | None = None
 
     @property
     def release(self) -> tuple[int, int]:
@@ -32,7 +33,10 @@ class Platform:
         return int(year), int(month)
 
     def to_json(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__slots__}
+        said = {name: getattr(self, name) for name in self.__slots__}
+        if self.image is None:
+            del said["image"]  # whoever names none keeps the digests of its releases
+        return said
 
 
 def resolve_platform(name: str, spec: PlatformSpec) -> Platform:
@@ -47,4 +51,5 @@ def resolve_platform(name: str, spec: PlatformSpec) -> Platform:
         gpus=gpus,
         tensorrt=spec.tensorrt,
         jetpack=spec.jetpack,
+        image=spec.image,
     )

@@ -269,6 +269,29 @@ def op_read_file(root, args):
         return None
 
 
+def op_read_files(root, args):
+    """Several small text files below the root; those that are absent are null."""
+    return {path: op_read_file(root, {"path": path}) for path in args["paths"]}
+
+
+def op_intact(root, args):
+    """The files of a snapshot that are missing or have another size; with ``deep`` another content."""
+    folder = below(os.path.join(root, "snapshots"), args["release"])
+    said = read_json(os.path.join(folder, "snapshot.json"))
+    if said is None:
+        return {"bad": ["snapshot.json"]}
+    bad = []
+    for path, item in sorted(said["files"].items()):
+        file = below(folder, path)
+        try:
+            good = os.stat(file).st_size == item["size"] and (not args.get("deep") or sha256(file) == item["sha256"])
+        except OSError:
+            good = False
+        if not good:
+            bad.append(path)
+    return {"bad": bad}
+
+
 def op_write_file(root, args):
     """Replace a small text file in one rename."""
     require_lock(root, args["token"])
@@ -633,6 +656,8 @@ OPERATIONS = {
     "hello": op_hello,
     "read": op_read,
     "read_file": op_read_file,
+    "read_files": op_read_files,
+    "intact": op_intact,
     "write_file": op_write_file,
     "append": op_append,
     "lock": op_lock,

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
+from tritonforge.artifact.digest import digest_bytes
 from tritonforge.errors import CheckFailed, ForgeError, Inconclusive
 from tritonforge.measure.gate import Verdict
 from tritonforge.rollout.analysis import Analysis, Reading, between, enough, judge, reading
@@ -41,6 +42,8 @@ class TwoSlots:
     pace: Pace
     prove: Prove | None
     progress: Progress
+    files: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """What the proxy's configuration names, by path below the root; it may hold secrets."""
 
     @property
     def old(self) -> str | None:
@@ -59,7 +62,7 @@ class TwoSlots:
         if self.prove is not None:
             steps.append(Step("prove", f"proving {self.slot} on its private port", self._prove))
         steps.append(Step("proxy", "making the proxy ready", self._proxy))
-        if self.old is not None:
+        if self.old is not None and self.old != self.slot:
             for weight in self._weights():
                 steps.append(Step(f"shift-{weight}", f"{weight} % to {self.slot}", self._shifter(weight)))
                 steps.append(Step(f"watch-{weight}", f"watching {self.slot} at {weight} %", self._watcher(weight)))
@@ -92,6 +95,7 @@ class TwoSlots:
                 "previous": None if self.old is None else self.state.release,
                 "strategy": "two-slots",
                 "slots": slots,
+                "proxy": proxy_digest(self.host, self.proxy),
             },
         )
         self._weigh({self.slot: 100}, spares=[name for name in (self.slot, self.old) if name])
@@ -122,7 +126,7 @@ class TwoSlots:
             self.progress(f"going back to {self.old}")
             self._settle({self.old: 100})
             if self.host.proxy_status().running:
-                self._weigh({self.old: 100, self.slot: 0}, spares=[self.old])
+                self._weigh({self.old: 100}, spares=[self.old])
         self.host.place.call("disarm", {"token": self.token})
         if self.old != self.slot:
             if self.old is not None:
@@ -139,7 +143,7 @@ class TwoSlots:
     def _start(self) -> dict[str, Any]:
         if self.old is not None and self.host.proxy_status().running:
             # The warm server of an earlier release leaves: from here on only the active one may stand in.
-            self._weigh({self.old: 100, self.slot: 0}, spares=[self.old])
+            self._weigh({self.old: 100}, spares=[self.old])
         with remote("host.start"):
             self.host.start(self.slot, self.start)
         return {"fingerprint": self.start.fingerprint}
@@ -153,6 +157,8 @@ class TwoSlots:
             return dict(self.prove(connection, self.progress))
 
     def _proxy(self) -> None:
+        for path, text in self.files.items():
+            self.host.place.call("write_file", {"token": self.token, "path": path, "text": text, "mode": 0o600})
         if self.old is None:
             self._settle({self.slot: 100})
         with remote("host.proxy_up"):
@@ -168,7 +174,7 @@ class TwoSlots:
     def _shifter(self, weight: int) -> Callable[[], None]:
         def shift() -> None:
             assert self.old is not None
-            weights, control = {self.old: 100, self.slot: 0}, self.host.control()
+            weights, control = {**dict.fromkeys(SLOTS, 0), self.old: 100}, self.host.control()
             revert = [
                 *self.host.settling(self._config({self.old: 100})),
                 {"op": "weigh", "weights": weights, "spares": [self.old], "control": control},
@@ -309,6 +315,11 @@ def metrics_text(connection: Connection) -> str | None:
     except httpx.HTTPError:
         return None
     return answer.text
+
+
+def proxy_digest(host: Host, proxy: ProxySettings) -> str:
+    """Equal for equal proxies, whatever their weights."""
+    return digest_bytes(proxy_config(proxy, {name: host.address(name) for name in SLOTS}, {}).encode())
 
 
 def free_slot(state: TargetState) -> str:
