@@ -20,6 +20,10 @@ demo: $(VENV)/.demo
 	@echo "  source $(BIN)/activate && cd repositories/file-type"
 	@echo "  tritonforge serve &"
 	@echo "  tritonforge infer file-type samples/page.html"
+	@echo
+	@echo "Or deploy it behind HAProxy, and change it later without losing a request (docs/deploy.md):"
+	@echo "  tritonforge deploy here           # processes of this machine; apt install haproxy"
+	@echo "  tritonforge deploy local-docker   # containers; pip install 'tritonforge[docker]'"
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile

@@ -72,9 +72,19 @@ def prove(
             found["gates"] = {outcome.name: outcome.verdict.value for outcome in outcomes}
             verdict = worst([outcome.verdict for outcome in outcomes])
             if verdict is not Verdict.PASS:
-                texts = [f"gate {outcome.name}: {outcome.verdict.value}" for outcome in outcomes]
+                texts = [
+                    f"gate {outcome.name} at concurrency {result.concurrency}: {item.name} {item.verdict.value}: {item.reason}"
+                    for outcome in outcomes
+                    for result in outcome.evidence.results
+                    for item in result.conditions
+                    if item.verdict is not Verdict.PASS
+                ]
                 kind = CheckFailed if verdict is Verdict.FAIL else Inconclusive
-                raise kind("the newcomer did not pass its gates", details=texts)
+                raise kind(
+                    "the newcomer did not pass its gates",
+                    details=texts,
+                    hint="`gates: []` of the target leaves them out; longer `windows` decide closer calls",
+                )
     return found
 
 
