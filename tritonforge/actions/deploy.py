@@ -12,12 +12,13 @@ from tritonforge.actions.deploy_plan import Plan, changes_between, plan_of
 from tritonforge.actions.prove import prove
 from tritonforge.actions.targets import OpenTarget, Progress, Snapshot, open_target
 from tritonforge.actions.workspace import Workspace
-from tritonforge.errors import CheckFailed, ForgeError, Interrupted, UsageError
+from tritonforge.errors import ForgeError, Interrupted, UsageError
 from tritonforge.interruption import interruptible
 from tritonforge.repository.release import Release
+from tritonforge.rollout.advisories import known_issues, require_minimum, summary
 from tritonforge.rollout.delivery import bundle_of
 from tritonforge.rollout.host import Bundle, ServerStart
-from tritonforge.rollout.journal import Journal, TargetState, Unfinished
+from tritonforge.rollout.journal import Event, Journal, TargetState, Unfinished
 from tritonforge.rollout.lock import holder_here, target_lock
 from tritonforge.rollout.strategies.two_slots import TwoSlots, free_slot, proxy_digest
 from tritonforge.rollout.strategy import Prove, Strategy
@@ -78,10 +79,16 @@ def deploy(
             reference = str(unfinished.begin["release"])
         folder = workspace.releases(target.platform)
         release = folder.find(reference)
+        advice = _advice(workspace, target, release)
         if dry_run:
-            return _planned(target, snapshot, bundle_of(release), release)
-        with folder.hold(release), interruptible():
-            return _change(workspace, target, bundle_of(release), release, "deploy", resume=resume, progress=progress)
+            done = _planned(target, snapshot, bundle_of(release), release)
+        else:
+            with folder.hold(release), interruptible():
+                done = _change(
+                    workspace, target, bundle_of(release), release, "deploy", resume=resume, progress=progress
+                )
+        done.notes += advice
+        return done
 
 
 def rollback(
@@ -98,36 +105,42 @@ def rollback(
     """
     with open_target(workspace, name, progress, changing=not dry_run) as target:
         snapshot = target.read()
-        digest = earlier_release(snapshot.state, to)
-        bundle = _bundle_there(target, snapshot.state, digest)
+        event = earlier_deployment(snapshot.state, to)
+        bundle, start = _from_begin(event), ServerStart.from_json(event["start"])
         if dry_run:
-            return _planned(target, snapshot, bundle, None)
+            return Deployment(
+                target.name, "planned", bundle.release, snapshot.state.release, plan_of(target, snapshot, bundle, start)
+            )
         quick = replace(target, pace=replace(target.pace, weights=(100,)))
         with interruptible():
-            return _change(workspace, quick, bundle, None, "rollback", resume=False, progress=progress)
+            target.host.prepare()
+            return _change(workspace, quick, bundle, None, "rollback", resume=False, progress=progress, start=start)
 
 
-def earlier_release(state: TargetState, to: str | None) -> str:
-    """The release that a rollback goes to.
+def earlier_deployment(state: TargetState, to: str | None) -> Event:
+    """The rollout whose result a rollback brings back, with the image and the settings that it had.
 
     Raises:
         UsageError: the history has none.
     """
-    deployed = [str(event["release"]) for event in state.history if event["outcome"] == "deployed"]
-    others = list(dict.fromkeys(item for item in reversed(deployed) if item != state.release))
-    if to is not None:
-        others = [item for item in dict.fromkeys(deployed) if item.startswith(to)]
-    elif state.committed is not None and state.committed.get("previous") in others:
-        others = [str(state.committed["previous"])]
-    if not others:
+    active = _active(state)
+    now = None if active is None or state.committed is None else state.committed["slots"][active]["fingerprint"]
+    deployed = [event for event in state.history if event["outcome"] == "deployed"]
+    releases = list(dict.fromkeys(str(event["release"]) for event in deployed))
+    if to is None:
+        found = [event for event in deployed if event["start"]["fingerprint"] != now]
+    else:
+        named = [release for release in releases if release.startswith(to)]
+        if len(named) > 1:
+            raise UsageError(f"more than one release begins with '{to}'", found=", ".join(item[:12] for item in named))
+        found = [event for event in deployed if event["release"] in named]
+    if not found:
         raise UsageError(
             f"the target's history has no release that begins with '{to}'" if to else "there is no earlier release",
-            found=", ".join(item[:12] for item in dict.fromkeys(deployed)) or "no release was deployed there",
+            found=", ".join(item[:12] for item in releases) or "no release was deployed there",
             hint="`tritonforge history TARGET` lists what was there",
         )
-    if to is not None and len(others) > 1:
-        raise UsageError(f"more than one release begins with '{to}'", found=", ".join(item[:12] for item in others))
-    return others[0]
+    return found[-1]
 
 
 def settle_unfinished(
@@ -147,6 +160,21 @@ def settle_unfinished(
         return f"{what} was reverted by the target's dead-man timer, and was cleared away now"
     where = unfinished.intended or (list(unfinished.done)[-1] if unfinished.done else "its beginning")
     return f"{what} was interrupted at '{where}', and was undone now"
+
+
+def _advice(workspace: Workspace, target: OpenTarget, release: Release) -> list[str]:
+    """What is publicly known to be wrong with the Triton that will serve.
+
+    Raises:
+        CheckFailed: it is older than the target's ``minimum_triton``.
+    """
+    triton = str(release.document["platform"]["triton"])
+    place = workspace.loaded.place("targets", target.name, "minimum_triton")
+    require_minimum(triton, target.spec.minimum_triton, target=target.name, place=place)
+    backends = {str(entry["backend"]) for entry in release.models()}
+    control = "none" if target.strategy == "two-slots" else "explicit"
+    said = summary(known_issues(triton, model_control=control, backends=backends), triton)
+    return [] if said is None else [said]
 
 
 def _prepared(target: OpenTarget, dry_run: bool) -> Snapshot:
@@ -170,7 +198,9 @@ def _change(
     *,
     resume: bool,
     progress: Progress,
+    start: ServerStart | None = None,
 ) -> Deployment:
+    """Take a bundle to the commit under the target's lock; ``start`` None is what the spec says now."""
     clock = time.monotonic()
     notes: list[str] = []
     with target_lock(target.host.place, f"{what} {bundle.release[:12]}") as token:
@@ -193,7 +223,7 @@ def _change(
             if note is not None:
                 notes.append(note)
                 state = target.read().state
-            start = _start(target, bundle, resolve=True)
+            start = start or _start(target, bundle, resolve=True)
             plan = changes_between(state, bundle, start)
             if _serves(target, state, start):
                 return Deployment(
@@ -285,9 +315,9 @@ def _active(state: TargetState) -> str | None:
 def _slot_for(state: TargetState, start: ServerStart) -> str:
     """The slot that serves when it only has to be started again; the free one otherwise."""
     active = _active(state)
-    if active is not None and state.committed is not None:
-        if state.committed["slots"][active]["fingerprint"] == start.fingerprint:
-            return active
+    committed = state.committed
+    if active is not None and committed and committed["slots"][active]["fingerprint"] == start.fingerprint:
+        return active
     return free_slot(state)
 
 
@@ -402,11 +432,3 @@ def _from_begin(begin: Mapping[str, Any]) -> Bundle:
         bool(document["stateful"]),
         document,
     )
-
-
-def _bundle_there(target: OpenTarget, state: TargetState, digest: str) -> Bundle:
-    """A release that the target has, from the journal's account of it."""
-    for event in reversed(state.history):
-        if event["release"] == digest:
-            return _from_begin(event)
-    raise CheckFailed(f"the target's journal does not say what release {digest[:12]} is made of")

@@ -22,7 +22,7 @@ class ModelChange:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The differences between what serves and what shall serve. ``bytes`` travel; None where the target was not asked."""
+    """The differences between what serves and what shall serve. ``bytes`` travel; None: the target was not asked."""
 
     models: tuple[ModelChange, ...]
     server: tuple[str, ...]

@@ -73,7 +73,8 @@ def prove(
             verdict = worst([outcome.verdict for outcome in outcomes])
             if verdict is not Verdict.PASS:
                 texts = [
-                    f"gate {outcome.name} at concurrency {result.concurrency}: {item.name} {item.verdict.value}: {item.reason}"
+                    f"gate {outcome.name} at concurrency {result.concurrency}: "
+                    f"{item.name} {item.verdict.value}: {item.reason}"
                     for outcome in outcomes
                     for result in outcome.evidence.results
                     for item in result.conditions

@@ -52,12 +52,6 @@ class OpenTarget:
     strategy: str
     kind: str
 
-    def was_committed(self, rollout: str) -> bool:
-        """Whether the journal says that a rollout was committed; False too where it cannot be asked."""
-        with suppress(ForgeError):
-            state = self.read().state
-            return state.unfinished is not None and state.unfinished.rollout == rollout and state.unfinished.committed
-        return False
 
     def read(self) -> Snapshot:
         """The target's own account of itself."""
@@ -129,11 +123,55 @@ def _host(
             ),
         )
         return
+    if isinstance(spec, DockerTarget):
+        from tritonforge.rollout.targets.docker import DockerHost
+        from tritonforge.rollout.targets.engines import open_engine
+
+        with open_engine(spec.host) as engine:
+            host = DockerHost(
+                engine,
+                instance_name(workspace, name, spec),
+                container_run(spec, platform, spec.image or vendor_image(platform.triton)),
+                Public(spec.ports.bind, spec.ports.http, spec.ports.grpc, spec.ports.metrics),
+                proxy_image=spec.proxy.image,
+                drain=spec.rollout.drain_s,
+                progress=progress,
+            )
+            yield host, proxy_in_container(spec)
+        return
     raise EnvironmentLacks(f"targets of kind '{spec.kind}' cannot be deployed to yet")
 
 
+def container_run(spec: ContainerSpec, platform: Platform, image: str) -> ContainerRun:
+    """How the spec's servers are run in containers; GPUs where the platform has some, unless it says otherwise."""
+    return ContainerRun(
+        image,
+        spec.shm_size,
+        platform.gpus > 0 if spec.gpus is None else spec.gpus,
+        spec.runtime,
+        spec.memory,
+        spec.cpus,
+        dict(spec.environment),
+        spec.user,
+    )
+
+
+def proxy_in_container(spec: SlotTarget) -> ProxySettings:
+    """The proxy as a container: everywhere inside its own network, with the engine's name server."""
+    http, grpc, metrics = (f"0.0.0.0:{port}" for port in TRITON_PORTS)
+    return ProxySettings(
+        http,
+        grpc,
+        metrics,
+        [f"unix@{SOCKET} mode 600 level admin"],
+        resolvers=ENGINE_NAMES,
+        sequence_header=spec.proxy.sequence_header,
+        drain_s=spec.rollout.drain_s,
+    )
+
+
 def secured(spec: ProxySpec, root: str) -> dict[str, Any]:
-    """The settings of a proxy that serves TLS or asks for tokens; ``root`` is the target's folder as the proxy sees it."""
+    """The settings of a proxy that serves TLS or asks for tokens; ``root``: the target's folder as the proxy sees it."""
     tls = None
     if spec.tls is not None:
         tls = {"crt": f"{root}/{CERTIFICATE}", "ca": f"{root}/{CLIENT_CA}" if spec.tls.client_ca else None}

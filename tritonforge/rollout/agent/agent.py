@@ -19,6 +19,7 @@ FOLDER holds:
 """
 
 import argparse
+import binascii
 import contextlib
 import errno
 import fcntl
@@ -187,8 +188,14 @@ def lock_path(root):
     return os.path.join(root, "lock.json")
 
 
+GOING_BACK = set()
+"""Tokens that the dead-man timer acts for; its holder may have let go of the lock, or somebody may have broken it."""
+
+
 def require_lock(root, token):
     held = read_json(lock_path(root))
+    if held is None and token in GOING_BACK:
+        return
     if held is None or held.get("token") != token:
         raise Refused("lock", "the lock of this target is not held any more", holder=shown(held))
 
@@ -205,6 +212,10 @@ def op_lock(root, args):
     if other and held.get("id") != args.get("instead"):
         raise Refused("locked", "the target is locked", holder=shown(held))
     write_json(lock_path(root), dict(args["holder"], token=args["token"], since=now()), 0o600)
+    pending = read_json(pending_path(root))
+    if pending is not None and pending["token"] != args["token"]:
+        # What the holder before left pending is this one's now: it gets the whole time to undo it or to go on.
+        write_json(pending_path(root), dict(pending, token=args["token"], beat=beat()), 0o600)
     return {"taken_over": shown(held) if other else None}
 
 
@@ -336,7 +347,8 @@ def op_admit(root, args):
             os.unlink(source)
             bad.append(digest)
             continue
-        os.chmod(source, 0o444)
+        if os.stat(source).st_nlink == 1:  # else it is a release's file, whose mode is its owner's
+            os.chmod(source, 0o444)
         fd = os.open(source, os.O_RDONLY)
         try:
             os.fsync(fd)
@@ -415,11 +427,14 @@ def op_prune(root, args):
     if os.path.isdir(folder):
         sweep(folder)
     shutil.rmtree(os.path.join(root, "incoming"), ignore_errors=True)
+    named = set()
+    for name in os.listdir(folder) if os.path.isdir(folder) else []:
+        said = read_json(os.path.join(folder, name, "snapshot.json")) or {"files": {}}
+        named.update(item["sha256"] for item in said["files"].values())
     for base, _, names in os.walk(os.path.join(root, "blobs")):
         for name in names:
-            file = os.path.join(base, name)
-            if os.stat(file).st_nlink == 1:
-                os.unlink(file)
+            if name not in named:
+                os.unlink(os.path.join(base, name))
     return {"gone": gone}
 
 
@@ -567,10 +582,15 @@ def op_arm(root, args):
             "seconds": args["seconds"],
             "token": args["token"],
             "revert": args["revert"],
-            "beat": time.time(),
+            "beat": beat(),
         },
         0o600,
     )
+
+
+def beat():
+    """A value that was never there before: the timer sees that it changed, and compares no times."""
+    return binascii.hexlify(os.urandom(8)).decode("ascii")
 
 
 def op_confirm(root, args):
@@ -579,7 +599,7 @@ def op_confirm(root, args):
     pending = read_json(pending_path(root))
     if pending is None:
         raise Refused("reverted", "nothing is pending: the dead-man timer went off or was ended")
-    pending["beat"] = time.time()
+    pending["beat"] = beat()
     write_json(pending_path(root), pending, 0o600)
 
 
@@ -599,23 +619,27 @@ def watching(root):
 
 def op_watch(root, args):
     """Wait for what is pending, and go back when nobody confirms. Times are this process's own: a clock that is set
-    changes nothing, and after a restart the whole time is waited again."""
-    seen, deadline, beat = None, None, 0.0
-    while True:
-        if time.monotonic() - beat > 2.0:
-            beat = time.monotonic()
+    changes nothing, and after a restart the whole time is waited again. It ends when its folder is gone."""
+    seen, deadline, said = None, None, 0.0
+    while os.path.isdir(root):
+        if time.monotonic() - said > 2.0:
+            said = time.monotonic()
             with contextlib.suppress(OSError):  # a full disk must not end the timer
-                write_json(os.path.join(root, "watch.json"), {"pid": os.getpid(), "boot": boot_id(), "beat": beat})
+                write_json(os.path.join(root, "watch.json"), {"pid": os.getpid(), "boot": boot_id(), "beat": said})
         pending = read_json(pending_path(root))
         if pending is None:
             seen = deadline = None
         elif pending != seen:
             seen, deadline = pending, time.monotonic() + pending["seconds"]
         elif time.monotonic() >= deadline:
-            with alone(root):
-                if read_json(pending_path(root)) == pending:
-                    failed = revert(root, pending)
-            if failed:
+            try:
+                with alone(root):
+                    again = read_json(pending_path(root)) == pending and revert(root, pending)
+            except OSError as error:  # such as a full disk: whatever could not be done is tried again
+                again = True
+                sys.stderr.write("dead-man timer: %s\n" % error)
+                sys.stderr.flush()
+            if again:
                 deadline = time.monotonic() + 5.0
             continue
         time.sleep(POLL)
@@ -625,6 +649,7 @@ def revert(root, pending):
     """Undo, note it, and let go of the lock: its holder is gone, or will find that it has lost it. True when it
     failed; it is tried again then."""
     problems = []
+    GOING_BACK.add(pending["token"])
     try:
         meant = any(
             event.get("rollout") == pending["rollout"] and event.get("event") == "committed"
@@ -683,7 +708,7 @@ def main():
     if given.operation == "watch":
         op_watch(given.root, {})
         return
-    text = sys.stdin.read()
+    text = sys.stdin.readline()  # one line: not every way to here can say that it has ended
     try:
         args = json.loads(text) if text.strip() else {}
         with alone(given.root):
