@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tritonforge.actions.workspace import Workspace
 from tritonforge.durable import folder_lock
@@ -14,8 +13,9 @@ from tritonforge.errors import UsageError
 from tritonforge.repository.bundle import Exported, Progress, export_bundle
 from tritonforge.repository.bundle_admit import Admitted, admit_bundle
 from tritonforge.repository.bundle_manifest import Image
-from tritonforge.repository.bundle_read import Trust, Verdict, read_bundle
+from tritonforge.repository.bundle_read import Trust, read_bundle
 from tritonforge.repository.bundle_signature import read_private_key, read_public_keys
+from tritonforge.repository.bundle_verdict import Verdict
 from tritonforge.repository.release import Release
 from tritonforge.triton.embedded.machine import vendor_image
 
@@ -100,14 +100,10 @@ def import_release(
 
 
 def serving_image(release: Release) -> Image:
-    """The image that a release is served by: the one that it names, else NVIDIA's of its platform's release."""
-    named: Any = release.document.get("image")
-    if isinstance(named, str):
-        reference, _, digest = named.partition("@")
-        return Image(reference=reference, digest=digest or None)
-    if isinstance(named, dict):
-        return Image(reference=str(named["reference"]), digest=named.get("digest"))
-    return Image(reference=vendor_image(str(release.document["platform"]["triton"])))
+    """The image that serves a release: the one of its platform, else NVIDIA's of its platform's Triton."""
+    platform = release.document["platform"]
+    reference, _, digest = str(platform.get("image") or vendor_image(str(platform["triton"]))).partition("@")
+    return Image(reference=reference, digest=digest or None)
 
 
 def _trust(key: Path | None, required: bool) -> Trust:

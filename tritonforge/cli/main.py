@@ -36,10 +36,12 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "diff": ("tritonforge.cli.target:diff", "Compare what runs on a target with what was released."),
     "logs": ("tritonforge.cli.target:logs", "Show the logs of a target."),
     "unlock": ("tritonforge.cli.target:unlock", "Show or break the lock of a target."),
-    "release": ("tritonforge.cli.release:release", "Show releases and what they were proven on."),
+    "release": ("tritonforge.cli.release:release", "Show releases, and take them elsewhere in one file."),
+    "image": ("tritonforge.cli.image:image", "Write the folder of a serving image, and build it."),
     "runtime": ("tritonforge.cli.runtime:runtime", "Install or list the embedded Triton."),
     "cache": ("tritonforge.cli.cache:cache", "List the store, or free space in it."),
     "spec": ("tritonforge.cli.spec:spec", "Print the JSON Schema of forge.yaml."),
+    "doctor": ("tritonforge.cli.doctor:doctor", "Tell what this machine, or a target, has and lacks."),
 }
 
 

@@ -1,7 +1,9 @@
-"""A build while it runs: a bar on a terminal, one line a step elsewhere."""
+"""Work while it runs: a bar on a terminal; elsewhere one line a step of a build, and nothing for bytes."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from tritonforge.actions.build import Observer
@@ -87,3 +89,18 @@ class Drawing(Observer):
             say(text)
         else:
             self._bar.console.print(text, markup=False)
+
+
+@contextlib.contextmanager
+def bytes_bar(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """Gives what is to be told how many bytes of how many are done."""
+    stream = console(stderr=True)
+    if quiet or not stream.is_terminal:
+        yield lambda done, total: None
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=stream, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -8,12 +8,14 @@ from typing import Any
 import click
 
 from tritonforge.cli.options import json_option, platform_option, spec_options
-from tritonforge.cli.output import emit_json, table
+from tritonforge.cli.output import emit_json, say, table
+from tritonforge.cli.progress import bytes_bar
+from tritonforge.errors import ExitCode
 
 
 @click.group()
 def release() -> None:
-    """Immutable versions of the whole repository."""
+    """Immutable versions of the whole repository: seen, and taken elsewhere in one file."""
 
 
 @release.command()
@@ -86,3 +88,141 @@ def list_(spec: Path | None, overlays: tuple[Path, ...], platform: str | None, a
         for item in rows
     ]
     table(None, ["release", "made current", "", ""], marks)
+
+
+key_option = click.option(
+    "--key", type=click.Path(path_type=Path), help="The public key that must have signed it (OpenSSH's or PEM)."
+)
+signature_option = click.option("--require-signature", is_flag=True, help="Refuse a bundle without a signature.")
+
+
+@release.command("export")
+@click.argument("reference", required=False)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="The file.  [default: NAME-PLATFORM-DIGEST.tar.zst]"
+)
+@click.option("--sign-key", type=click.Path(path_type=Path), help="Sign with this Ed25519 key (OpenSSH's or PEM).")
+@click.option("--passphrase-env", metavar="NAME", help="The environment variable with the passphrase of the key.")
+@click.option("--detached", is_flag=True, help="Sign the file as well, into FILE.sig.")
+@spec_options
+@platform_option
+@json_option
+def export(
+    reference: str | None,
+    output: Path | None,
+    sign_key: Path | None,
+    passphrase_env: str | None,
+    detached: bool,
+    spec: Path | None,
+    overlays: tuple[Path, ...],
+    platform: str | None,
+    as_json: bool,
+) -> None:
+    """Write a release (the current one, or REFERENCE) into one file: models, proofs, and a bill of materials."""
+    from tritonforge.actions.bundle import Signing, export_release
+    from tritonforge.actions.workspace import open_workspace
+
+    if sign_key is None and (detached or passphrase_env):
+        raise click.UsageError("--detached and --passphrase-env go with --sign-key.")
+    signing = None if sign_key is None else Signing(sign_key, passphrase_env, detached)
+    with bytes_bar("export", quiet=as_json) as progress:
+        made = export_release(open_workspace(spec, overlays), platform, reference, output, signing, progress)
+    if as_json:
+        emit_json(
+            {
+                "file": str(made.file),
+                "sha256": made.sha256,
+                "size": made.size,
+                "release": made.manifest.release,
+                "image": made.manifest.image.model_dump(),
+                "files": len(made.manifest.files),
+                "bytes": made.content,
+                "signer": None if made.signer is None else made.signer.fingerprint,
+                "signature": None if made.signature_file is None else str(made.signature_file),
+            }
+        )
+        return
+    click.echo(
+        f"{made.file}: release {made.manifest.release[:12]}, {len(made.manifest.files)} files, "
+        f"{size_text(made.content)} in {size_text(made.size)}"
+    )
+    click.echo(f"sha256 {made.sha256}")
+    click.echo("not signed" if made.signer is None else f"signed by {made.signer.fingerprint}")
+    if made.manifest.image.digest is None:
+        say(f"the image {made.manifest.image.reference} goes along by its name alone: its digest is not known")
+
+
+@release.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@key_option
+@signature_option
+@json_option
+def verify(file: Path, key: Path | None, require_signature: bool, as_json: bool) -> None:
+    """Read all of a bundle and say whether it may be used."""
+    from tritonforge.actions.bundle import verify_release
+
+    with bytes_bar("verify", quiet=as_json) as progress:
+        verdict = verify_release(file, key, require_signature, progress)
+    if as_json:
+        emit_json(verdict.to_json())
+    elif verdict.problems:
+        rows = [[item.path or "", item.what, item.expected or "", item.found or ""] for item in verdict.problems]
+        table(f"{file} is bad", ["file", "problem", "expected", "found"], rows)
+    elif verdict.manifest is not None:
+        manifest = verdict.manifest
+        click.echo(f"{file} is good: {manifest.name}, release {manifest.release}")
+        click.echo(f"{len(manifest.files)} files, {size_text(manifest.size)}; served by {manifest.image.reference}")
+        click.echo(signature_text(verdict.signer, verdict.trusted))
+    if not verdict.ok:
+        raise click.exceptions.Exit(int(ExitCode.BAD))
+
+
+@release.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@key_option
+@signature_option
+@spec_options
+@platform_option
+@json_option
+def import_(
+    file: Path,
+    key: Path | None,
+    require_signature: bool,
+    spec: Path | None,
+    overlays: tuple[Path, ...],
+    platform: str | None,
+    as_json: bool,
+) -> None:
+    """Check a bundle and put its release among those of a platform. What is current stays current."""
+    from tritonforge.actions.bundle import import_release
+    from tritonforge.actions.workspace import open_workspace
+
+    workspace = open_workspace(spec, overlays)
+    with bytes_bar("import", quiet=as_json) as progress:
+        done = import_release(
+            workspace, platform, file, key, require_signature, progress, lambda holder: say(f"waiting for {holder}")
+        )
+    if as_json:
+        emit_json({**done.verdict.to_json(), "path": str(done.release.folder), "new": done.new})
+        return
+    click.echo(f"release {done.release.digest[:12]} is {'here now' if done.new else 'here already'}")
+    click.echo(f"in {done.release.folder}")
+    click.echo(signature_text(done.verdict.signer, done.verdict.trusted))
+
+
+def signature_text(signer: Any, trusted: bool | None) -> str:
+    """Who signed a bundle, and what that is worth."""
+    if signer is None:
+        return "not signed: it is whole, and could be anybody's"
+    if trusted:
+        return f"signed by {signer.fingerprint}, as asked for"
+    return f"signed by {signer.fingerprint}; name the key that you trust by --key"
+
+
+def size_text(size: float) -> str:
+    """A number of bytes for people."""
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"

@@ -313,8 +313,7 @@ class PlatformFolder:
         The build lock is held.
         """
         self._sweep()
-        order = [entry["release"] for entry in self.history()]
-        newest = list(dict.fromkeys(reversed(order)))
+        newest = list(dict.fromkeys(reversed(self._order())))
         current = self.current()
         spared = {*newest[:keep], *([] if current is None else [current.digest])}
         gone = []
@@ -329,6 +328,17 @@ class PlatformFolder:
                 (self.root / "in-use" / path.name).unlink(missing_ok=True)
                 gone.append(path.name)
         return gone
+
+    def _order(self) -> list[str]:
+        """The releases from the oldest on; one that was imported, and never current, by the time when it came."""
+        order = [(entry["at"], entry["release"]) for entry in self.history()]
+        known = {release for _, release in order}
+        for path in self._all():
+            if path.name not in known:
+                came = _utc(path.stat().st_mtime)
+                place = next((place for place, (at, _) in enumerate(order) if at > came), len(order))
+                order.insert(place, (came, path.name))
+        return [release for _, release in order]
 
     @contextlib.contextmanager
     def _unused(self, digest: str) -> Iterator[None]:

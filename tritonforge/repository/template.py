@@ -18,7 +18,7 @@ from tritonforge.repository.pbtxt import quote
 
 MAX_SOURCE: Final = 1 << 20
 MAX_OUTPUT: Final = 4 << 20
-_SUFFIX: Final = {"config": ".pbtxt.j2", "routers": "/model.py.j2", "haproxy": ".cfg.j2"}
+_SUFFIX: Final = {"config": ".pbtxt.j2", "routers": "/model.py.j2", "haproxy": ".cfg.j2", "docker": ".Dockerfile.j2"}
 
 
 @dataclass(frozen=True, slots=True)
