@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from tritonforge.actions.deploy_plan import Plan, changes_between, plan_of
 from tritonforge.actions.prove import prove
 from tritonforge.actions.targets import OpenTarget, Progress, Snapshot, open_target
 from tritonforge.actions.workspace import Workspace
-from tritonforge.errors import ForgeError, Interrupted, UsageError
+from tritonforge.durable import describe_os_error
+from tritonforge.errors import EnvironmentLacks, ForgeError, InternalError, Interrupted, UsageError
 from tritonforge.interruption import interruptible
 from tritonforge.repository.release import Release
 from tritonforge.rollout.advisories import known_issues, require_minimum, summary
 from tritonforge.rollout.delivery import bundle_of
-from tritonforge.rollout.host import Bundle, ServerStart
+from tritonforge.rollout.host import Bounded, Bundle, ServerStart
 from tritonforge.rollout.journal import Event, Journal, TargetState, Unfinished
 from tritonforge.rollout.lock import holder_here, target_lock
+from tritonforge.rollout.place import AgentRefused
+from tritonforge.rollout.points import remote
+from tritonforge.rollout.strategies.one_slot import SLOT, STRATEGY, OneSlot, one_slot_start, steps_in_place
 from tritonforge.rollout.strategies.two_slots import TwoSlots, free_slot, proxy_digest
-from tritonforge.rollout.strategy import Prove, Strategy
+from tritonforge.rollout.strategy import Candidate, Prove, Strategy
 from tritonforge.triton.connection import Connection
 
 
@@ -73,6 +79,9 @@ def deploy(
         EnvironmentLacks: the target lacks something, is locked, or the connection was lost.
     """
     with open_target(workspace, name, progress, changing=not dry_run) as target:
+        if isinstance(target.host, Bounded) and not resume:
+            newcomer = bundle_of(workspace.releases(target.platform).find(reference))
+            target.host.require_room(newcomer, slots=1 if target.strategy == STRATEGY else 2)
         snapshot = _prepared(target, dry_run)
         unfinished = snapshot.state.unfinished
         if resume and unfinished is not None and not unfinished.undoing and not unfinished.committed:
@@ -113,7 +122,8 @@ def rollback(
             )
         quick = replace(target, pace=replace(target.pace, weights=(100,)))
         with interruptible():
-            target.host.prepare()
+            with remote("host.prepare"):
+                target.host.prepare()
             return _change(workspace, quick, bundle, None, "rollback", resume=False, progress=progress, start=start)
 
 
@@ -125,10 +135,11 @@ def earlier_deployment(state: TargetState, to: str | None) -> Event:
     """
     active = _active(state)
     now = None if active is None or state.committed is None else state.committed["slots"][active]["fingerprint"]
+    serving = (state.release, now)
     deployed = [event for event in state.history if event["outcome"] == "deployed"]
     releases = list(dict.fromkeys(str(event["release"]) for event in deployed))
     if to is None:
-        found = [event for event in deployed if event["start"]["fingerprint"] != now]
+        found = [event for event in deployed if (event["release"], event["start"]["fingerprint"]) != serving]
     else:
         named = [release for release in releases if release.startswith(to)]
         if len(named) > 1:
@@ -179,13 +190,16 @@ def _advice(workspace: Workspace, target: OpenTarget, release: Release) -> list[
 
 def _prepared(target: OpenTarget, dry_run: bool) -> Snapshot:
     if not dry_run:
-        target.host.prepare()
+        with remote("host.prepare"):
+            target.host.prepare()
     return target.read()
 
 
 def _planned(target: OpenTarget, snapshot: Snapshot, bundle: Bundle, release: Release | None) -> Deployment:
     start = _start(target, bundle, resolve=False)
     plan = plan_of(target, snapshot, bundle, start)
+    if target.strategy == STRATEGY:
+        plan = replace(plan, steps=tuple(steps_in_place(target.host, snapshot.state, bundle)))
     return Deployment(target.name, "planned", bundle.release, snapshot.state.release, plan)
 
 
@@ -225,11 +239,11 @@ def _change(
                 state = target.read().state
             start = start or _start(target, bundle, resolve=True)
             plan = changes_between(state, bundle, start)
-            if _serves(target, state, start):
+            if _serves(target, state, start, bundle.release):
                 return Deployment(
                     target.name, "unchanged", bundle.release, state.release, plan, notes=notes, slot=_active(state)
                 )
-            rollout, slot, done = secrets.token_hex(5), _slot_for(state, start), {}
+            rollout, slot, done = secrets.token_hex(5), _slot_for(target, state, start), {}
             journal = Journal(target.host.place, token, rollout, state.events)
             journal.add(
                 "begin",
@@ -242,14 +256,23 @@ def _change(
                 arguments=list(bundle.arguments),
                 document=_document(bundle),
                 by=holder_here(what)["who"],
+                **({"machine": dict(target.host.facts())} if isinstance(target.host, Bounded) else {}),
             )
             strategy = _strategy(workspace, target, state, journal, token, bundle, start, slot, release, progress)
         try:
             strategy.run(done)
-        except (ForgeError, KeyboardInterrupt) as error:
-            raise _undone(strategy, target, rollout, error, state) from None
+        except (Exception, KeyboardInterrupt) as error:
+            committed = _committed(target, rollout)
+            if not committed:
+                undo = None if committed is None else strategy.undo
+                raise _undone(undo, target, error, state, notes) from error
+            if isinstance(error, KeyboardInterrupt):
+                raise _untidied(bundle) from None
+            notes.append(f"the release was committed, and then: {_words(error)}")
         try:
             strategy.tidy()
+        except KeyboardInterrupt:
+            raise _untidied(bundle) from None
         except ForgeError as error:
             notes.append(f"deployed, but not tidied up: {error.message}; the next command does it")
     return Deployment(
@@ -265,39 +288,80 @@ def _change(
     )
 
 
+def _committed(target: OpenTarget, rollout: str) -> bool | None:
+    """Whether the journal says that a rollout was committed; None where it cannot be asked."""
+    with suppress(ForgeError):
+        unfinished = target.read().state.unfinished
+        return unfinished is not None and unfinished.rollout == rollout and unfinished.committed
+    return None
+
+
+def _untidied(bundle: Bundle) -> Interrupted:
+    return Interrupted(
+        f"release {bundle.release[:12]} serves; the command was interrupted while it tidied up",
+        hint="the next command on this target finishes that",
+    )
+
+
 def _undone(
-    strategy: Strategy, target: OpenTarget, rollout: str, error: ForgeError | KeyboardInterrupt, state: TargetState
+    undo: Callable[[str], None] | None,
+    target: OpenTarget,
+    error: Exception | KeyboardInterrupt,
+    state: TargetState,
+    notes: Sequence[str],
 ) -> ForgeError:
-    """Go back, and say both what failed and what serves now."""
-    if target.was_committed(rollout):
-        kind = Interrupted if isinstance(error, KeyboardInterrupt) else type(error)
-        return kind("the release serves, but the command did not end cleanly", found=str(error) or None)
-    serving = "nothing was there before" if state.release is None else f"release {state.release[:12]} serves, as before"
-    interrupted = isinstance(error, KeyboardInterrupt)
+    """Go back, and say both what failed and what serves now. ``undo`` is None where the target cannot be asked."""
+    said = _as_forge_error(error, target)
+    tail = "nothing was there before" if state.release is None else f"release {state.release[:12]} serves, as before"
     try:
-        strategy.undo("interrupted" if interrupted else str(getattr(error, "message", error)))
-    except (ForgeError, KeyboardInterrupt) as second:
-        why = second.message if isinstance(second, ForgeError) else "interrupted"
-        tail = (
-            "the target goes back by itself when its dead-man timer ends, and the next command clears up; "
-            f"undoing it now failed: {why}"
-        )
-    else:
-        tail = serving
-    if interrupted:
-        return Interrupted(f"the rollout was interrupted and undone: {tail}")
-    assert isinstance(error, ForgeError)
-    error.message = f"{error.message}; {tail}"
-    error.args = (error.message,)
-    return error
+        if undo is None:
+            raise EnvironmentLacks("the target cannot be reached")
+        undo(said.message)
+    except (Exception, KeyboardInterrupt) as second:
+        tail = _not_undone(second)
+    said.message = f"{said.message}; {tail}"
+    said.args = (said.message,)
+    said.details = (*notes, *said.details)
+    return said
 
 
-def _serves(target: OpenTarget, state: TargetState, start: ServerStart) -> bool:
+def _not_undone(error: Exception | KeyboardInterrupt) -> str:
+    """What becomes of a rollout that could not be undone, in words."""
+    if isinstance(error, AgentRefused) and error.code == "lock":
+        return "nobody was heard of in time, so the target went back by itself or another command has taken it over"
+    return (
+        f"undoing it now failed: {_words(error)}; where traffic was moved already the target goes back by itself when "
+        "its dead-man timer ends, and the next command clears up"
+    )
+
+
+def _as_forge_error(error: Exception | KeyboardInterrupt, target: OpenTarget) -> ForgeError:
+    """What ended a rollout, with the exit code that is true of it."""
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted("the rollout was interrupted")
+    if isinstance(error, AgentRefused) and error.code in ("lock", "proxy", "watch", "reverted"):
+        return EnvironmentLacks(error.message, details=error.details)
+    if isinstance(error, ForgeError):
+        return error
+    if isinstance(error, OSError):
+        return describe_os_error(error, "the rollout failed", Path(target.host.place.title))
+    return InternalError(_words(error), hint="run the command again with --debug and report what it prints")
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return error.message if isinstance(error, ForgeError) else f"{type(error).__name__}: {error}"
+
+
+def _serves(target: OpenTarget, state: TargetState, start: ServerStart, release: str) -> bool:
     """Whether exactly this is committed and runs."""
     active = _active(state)
     if active is None or state.committed is None:
         return False
     if state.committed["slots"][active]["fingerprint"] != start.fingerprint:
+        return False
+    if target.strategy == STRATEGY and state.release != release:
         return False
     status = target.host.status(active)
     if not status.running or status.fingerprint != start.fingerprint:
@@ -312,8 +376,10 @@ def _active(state: TargetState) -> str | None:
     return None if state.committed is None else str(state.committed["active"])
 
 
-def _slot_for(state: TargetState, start: ServerStart) -> str:
-    """The slot that serves when it only has to be started again; the free one otherwise."""
+def _slot_for(target: OpenTarget, state: TargetState, start: ServerStart) -> str:
+    """The slot that serves when it only has to be started again, or is the only one; the free one otherwise."""
+    if target.strategy == STRATEGY:
+        return SLOT
     active = _active(state)
     committed = state.committed
     if active is not None and committed and committed["slots"][active]["fingerprint"] == start.fingerprint:
@@ -323,6 +389,8 @@ def _slot_for(state: TargetState, start: ServerStart) -> str:
 
 def _start(target: OpenTarget, bundle: Bundle, *, resolve: bool) -> ServerStart:
     image = target.host.resolve_image() if resolve else None
+    if target.strategy == STRATEGY:
+        return one_slot_start(bundle, image, target.host.settings())
     return ServerStart(
         bundle.release,
         bundle.arguments,
@@ -375,6 +443,9 @@ def _strategy(
     release: Release | None,
     progress: Progress,
 ) -> Strategy:
+    proving = None if release is None else _prover(workspace, target, release)
+    if target.strategy == STRATEGY:
+        return OneSlot(target.host, journal, token, state, bundle, start, target.pace, proving, progress)
     assert target.proxy is not None
     return TwoSlots(
         target.host,
@@ -386,14 +457,16 @@ def _strategy(
         slot,
         target.proxy,
         target.pace,
-        None if release is None else _prover(workspace, target, release),
+        proving,
         progress,
         target.files.texts,
     )
 
 
 def _prover(workspace: Workspace, target: OpenTarget, release: Release) -> Prove:
-    def proved(connection: Connection, progress: Progress) -> Mapping[str, Any]:
+    def proved(
+        connection: Connection, progress: Progress, among: Mapping[str, Candidate] | None = None
+    ) -> Mapping[str, Any]:
         return prove(
             workspace,
             target.platform,
@@ -402,6 +475,7 @@ def _prover(workspace: Workspace, target: OpenTarget, release: Release) -> Prove
             answers=target.spec.validate_answers,
             gates=target.spec.gates,
             progress=progress,
+            among=among,
         )
 
     return proved

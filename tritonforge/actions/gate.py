@@ -185,8 +185,14 @@ def measure_gate(
     server: LiveServer,
     runtime: Runtime,
     progress: Callable[[str], None],
+    *,
+    served_as: str | None = None,
 ) -> GateOutcome:
-    """Measure one gate on a server that serves the release, judge it, and keep the evidence."""
+    """Measure one gate on a server that serves the release, judge it, and keep the evidence.
+
+    ``served_as`` is what the gate's model is called on that server, where it has another name for now.
+    """
+    asked = served_as or gate.model
     address = server.connection.grpc if gate.protocol == "grpc" else server.connection.http
     if address is None:
         raise UsageError(f"the gate '{name}' asks over {gate.protocol}, and that address of the server is not known")
@@ -197,7 +203,7 @@ def measure_gate(
         )
         run = PerfRun(
             program=runtime.perf_analyzer,
-            model=gate.model,
+            model=asked,
             url=address,
             work_dir=Path(work),
             env=runtime.perf_env(),
@@ -218,7 +224,7 @@ def measure_gate(
             before = _metrics(server)
             measured = run_perf(dataclasses.replace(run, concurrency=(concurrency,)), progress)
             after = _metrics(server)
-            failures = None if before is None or after is None else difference(before, after, gate.model)
+            failures = None if before is None or after is None else difference(before, after, asked)
             level = measured.level(concurrency)
             levels.append(level)
             results.append(judge(slo, level, failures))

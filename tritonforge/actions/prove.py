@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from tritonforge.actions.candidates import CandidateClient
 from tritonforge.actions.gate import chosen_gates, measure_gate
 from tritonforge.actions.live import LiveServer, ServerChoice, embedded_runtime
 from tritonforge.actions.loading import load_all
@@ -13,8 +15,8 @@ from tritonforge.actions.workspace import Workspace
 from tritonforge.errors import CheckFailed, Inconclusive
 from tritonforge.measure import Verdict, worst
 from tritonforge.repository.release import Release
+from tritonforge.rollout.strategy import Candidate
 from tritonforge.spec.platform import Platform
-from tritonforge.triton.client import Client
 from tritonforge.triton.connection import Connection
 
 Progress = Callable[[str], None]
@@ -29,21 +31,28 @@ def prove(
     answers: bool,
     gates: Sequence[str] | None,
     progress: Progress,
+    among: Mapping[str, Candidate] | None = None,
 ) -> dict[str, Any]:
     """Ask the server at ``connection`` everything that proves the release; what the journal keeps of it.
 
-    ``gates`` None are all of the platform's. The evidence is kept beside the release.
+    ``gates`` None are all of the platform's. The evidence is kept beside the release. With ``among`` only those folders
+    are asked, each where it stands for now, and only the gates of their models.
 
     Raises:
         CheckFailed: it does not serve the release, answers wrongly or is too slow.
         Inconclusive: a gate allows no verdict.
     """
     found: dict[str, Any] = {}
-    with Client(connection) as client:
+    names = {name: candidate.folder for name, candidate in (among or {}).items()}
+    with CandidateClient(connection, names) as client:
         server = LiveServer(ServerChoice(server=connection.url), client, None)
         loaded = load_all(release, server, progress)
+        for name, candidate in (among or {}).items():
+            loaded[name] = dataclasses.replace(loaded[name], published=candidate.config)
         models = []
         for entry in release.models():
+            if among is not None and entry["folder"] not in among:
+                continue
             progress(f"{entry['folder']}: {'golden cases' if answers else 'metadata'}")
             models.append(validate_entry(release, entry, server, loaded[entry["folder"]], golden=answers))
         record(workspace, platform, release, server.describe(), models)
@@ -62,12 +71,17 @@ def prove(
             )
         found["models"] = len(models)
         found["cases"] = sum(len(model.cases) for model in models)
-        names = _gates(workspace, platform, gates)
-        if names:
+        wanted = _gates(workspace, platform, gates)
+        chosen = chosen_gates(workspace, platform, wanted) if wanted else {}
+        if among is not None:
+            chosen = {name: gate for name, gate in chosen.items() if gate.model in among}
+        if chosen:
             runtime = embedded_runtime(progress)
             outcomes = [
-                measure_gate(workspace, platform, release, name, gate, server, runtime, progress)
-                for name, gate in chosen_gates(workspace, platform, names).items()
+                measure_gate(
+                    workspace, platform, release, name, gate, server, runtime, progress, served_as=names.get(gate.model)
+                )
+                for name, gate in chosen.items()
             ]
             found["gates"] = {outcome.name: outcome.verdict.value for outcome in outcomes}
             verdict = worst([outcome.verdict for outcome in outcomes])

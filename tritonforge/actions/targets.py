@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tritonforge.actions.live import embedded_runtime
+from tritonforge.actions.live import connection_for, embedded_runtime
 from tritonforge.actions.proxy_files import CERTIFICATE, CLIENT_CA, TOKENS, ProxyFiles, proxy_files
 from tritonforge.actions.workspace import Workspace
 from tritonforge.artifact.store import default_home
-from tritonforge.errors import EnvironmentLacks, ForgeError, UsageError, did_you_mean
+from tritonforge.errors import EnvironmentLacks, SpecError, UsageError, did_you_mean
 from tritonforge.rollout.analysis import Bounds
 from tritonforge.rollout.haproxy import ProxySettings
 from tritonforge.rollout.host import Host
@@ -20,7 +20,10 @@ from tritonforge.rollout.journal import TargetState, read_state
 from tritonforge.rollout.strategy import Pace
 from tritonforge.spec.platform import Platform
 from tritonforge.spec.targets.common import ProxySpec, RolloutSpec, SlotTarget, TargetCommon
+from tritonforge.spec.targets.container import ContainerSpec
 from tritonforge.spec.targets.embedded import EmbeddedTarget
+from tritonforge.spec.targets.helm import HelmTarget
+from tritonforge.spec.targets.server import ServerTarget
 from tritonforge.spec.targets.target import TargetSpec
 
 Progress = Callable[[str], None]
@@ -91,6 +94,11 @@ def open_target(workspace: Workspace, name: str, progress: Progress, *, changing
     platform = workspace.platform(spec.platform)
     with _host(workspace, name, spec, platform, progress) as (host, proxy):
         strategy = spec.strategy if isinstance(spec, SlotTarget) else "two-slots"
+        if isinstance(spec, ServerTarget):
+            strategy = "one-slot"
+        if strategy == "one-slot":
+            _refuse_proxy(workspace, name, spec)
+            proxy = None
         files = proxy_files(workspace, name, spec.proxy) if changing and hasattr(spec, "proxy") else ProxyFiles()
         if proxy is not None:
             proxy = replace(proxy, mark=files.mark)
@@ -123,51 +131,45 @@ def _host(
             ),
         )
         return
-    if isinstance(spec, DockerTarget):
-        from tritonforge.rollout.targets.docker import DockerHost
-        from tritonforge.rollout.targets.engines import open_engine
+    if isinstance(spec, ContainerSpec):
+        from tritonforge.actions.container_targets import open_containers
 
-        with open_engine(spec.host) as engine:
-            host = DockerHost(
-                engine,
-                instance_name(workspace, name, spec),
-                container_run(spec, platform, spec.image or vendor_image(platform.triton)),
-                Public(spec.ports.bind, spec.ports.http, spec.ports.grpc, spec.ports.metrics),
-                proxy_image=spec.proxy.image,
-                drain=spec.rollout.drain_s,
-                progress=progress,
-            )
-            yield host, proxy_in_container(spec)
+        instance = instance_name(workspace, name, spec)
+        with open_containers(workspace, instance, spec, platform, progress) as (containers, settings):
+            yield containers, replace(settings, **secured(spec.proxy, "/tritonforge"))
+        return
+    if isinstance(spec, HelmTarget):
+        from tritonforge.actions.helm_target import open_helm
+
+        with open_helm(workspace, name, instance_name(workspace, name, spec), spec, platform, progress) as (
+            cluster,
+            settings,
+        ):
+            yield cluster, replace(settings, **secured(spec.proxy, "/tritonforge"))
+        return
+    if isinstance(spec, ServerTarget):
+        from tritonforge.rollout.targets.server import ServerHost
+
+        repository = (workspace.loaded.folder / Path(spec.repository).expanduser()).resolve()
+        named = instance_name(workspace, name, spec)
+        yield ServerHost(named, repository, connection_for(workspace, spec.connection)), None
         return
     raise EnvironmentLacks(f"targets of kind '{spec.kind}' cannot be deployed to yet")
 
 
-def container_run(spec: ContainerSpec, platform: Platform, image: str) -> ContainerRun:
-    """How the spec's servers are run in containers; GPUs where the platform has some, unless it says otherwise."""
-    return ContainerRun(
-        image,
-        spec.shm_size,
-        platform.gpus > 0 if spec.gpus is None else spec.gpus,
-        spec.runtime,
-        spec.memory,
-        spec.cpus,
-        dict(spec.environment),
-        spec.user,
-    )
+def _refuse_proxy(workspace: Workspace, name: str, spec: TargetSpec) -> None:
+    """With one slot clients reach the server itself.
 
-
-def proxy_in_container(spec: SlotTarget) -> ProxySettings:
-    """The proxy as a container: everywhere inside its own network, with the engine's name server."""
-    http, grpc, metrics = (f"0.0.0.0:{port}" for port in TRITON_PORTS)
-    return ProxySettings(
-        http,
-        grpc,
-        metrics,
-        [f"unix@{SOCKET} mode 600 level admin"],
-        resolvers=ENGINE_NAMES,
-        sequence_header=spec.proxy.sequence_header,
-        drain_s=spec.rollout.drain_s,
-    )
+    Raises:
+        SpecError: what only a proxy can do is asked for.
+    """
+    asked = getattr(spec, "proxy", None)
+    if asked is not None and (asked.tls is not None or asked.tokens):
+        raise SpecError(
+            "with one slot there is no proxy that could serve TLS or ask for tokens",
+            place=workspace.loaded.place("targets", name, "proxy"),
+            hint="use `strategy: two-slots`, or put a proxy of your own before the server",
+        )
 
 
 def secured(spec: ProxySpec, root: str) -> dict[str, Any]:
@@ -206,4 +208,5 @@ def pace_of(spec: RolloutSpec, retention: int) -> Pace:
         spec.deadman_s,
         spec.keep_warm,
         retention,
+        spec.restart,
     )

@@ -73,6 +73,15 @@ def proxy_config(settings: ProxySettings, slots: Mapping[str, Address], weights:
     return text if settings.mark is None else f"# certificates and tokens: {settings.mark}\n{text}"
 
 
+def with_weights(config: str, weights: Mapping[str, int]) -> str:
+    """The config with other weights of its slots, whatever else it says."""
+
+    def weighed(line: re.Match[str]) -> str:
+        return f"{line[1]}{weights.get(line[2], int(line[3]))}"
+
+    return re.sub(r"^(\s*server (\S+) .*?\bweight )(\d+)\b", weighed, config, flags=re.MULTILINE)
+
+
 def without_weights(config: str) -> str:
     """The config but for weights: what a running proxy would have to be reloaded for."""
     return re.sub(r"\bweight \d+", "weight -", config)

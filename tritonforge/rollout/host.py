@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 from tritonforge.artifact.digest import digest_of
 from tritonforge.rollout.place import Place
@@ -164,6 +164,21 @@ class Host(Protocol):
 
     def close(self) -> None:
         """Let go of connections."""
+
+
+@runtime_checkable
+class Bounded(Protocol):
+    """A host on a machine of which it knows how much it can do."""
+
+    def require_room(self, bundle: Bundle, *, slots: int) -> None:
+        """Refuse a release that has no room there, before anything changes.
+
+        Raises:
+            CheckFailed: it does not fit, or nothing that serves it runs there; with the ways that do.
+        """
+
+    def facts(self) -> Mapping[str, Any]:
+        """What the machine is like now: what is measured on it means nothing without."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,12 @@ one is what the target serves.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tritonforge.rollout.place import Place
+from tritonforge.rollout.place import AgentRefused, Place
 
 Event = Mapping[str, Any]
 
@@ -125,5 +126,22 @@ class Journal:
             "after": self._events,
             "event": {"rollout": self.rollout, "event": event, **facts},
         }
-        said = self._place.call("append", arguments)
+        try:
+            said = self._place.call("append", arguments)
+        except AgentRefused as refused:
+            if refused.code != "journal" or "events" not in refused.facts:
+                raise
+            said = self._after_all(arguments)
         self._events = int(said["seq"])
+
+    def _after_all(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Append once more, after an answer that was lost on its way: under our lock only we and the timer write."""
+        there: list[Event] = self._place.call("read")["journal"]
+        since = there[self._events :]
+        if not since or any(event.get("rollout") != self.rollout or event["event"] == "reverted" for event in since):
+            raise AgentRefused("journal", "somebody else wrote to the journal", {"events": len(there)})
+        wanted: Mapping[str, Any] = json.loads(json.dumps(arguments["event"]))
+        if all(since[-1].get(name) == value for name, value in wanted.items()):
+            return {"seq": len(there)}
+        said: Mapping[str, Any] = self._place.call("append", {**arguments, "after": len(there)})
+        return said

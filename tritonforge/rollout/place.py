@@ -16,7 +16,7 @@ from tritonforge.errors import CheckFailed, EnvironmentLacks, ForgeError, Intern
 from tritonforge.rollout.agent import AGENT
 from tritonforge.rollout.points import remote
 
-READS: Final = frozenset({"hello", "read", "read_file", "read_files", "intact", "missing", "proxy"})
+READS: Final = frozenset({"hello", "read", "read_file", "read_files", "intact", "missing", "proxy", "live"})
 """Operations of the agent that change nothing."""
 
 
@@ -69,6 +69,8 @@ def call_agent(
 
 def _point(operation: str, arguments: Mapping[str, Any]) -> str:
     """The name of a fault point: an event of the journal is told by its kind and its step."""
+    if operation == "apply":
+        return f"apply.{arguments.get('label', 'some')}"
     if operation != "append":
         return operation
     event = arguments["event"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,7 @@ def run_steps(
     """Run what is not done yet.
 
     Raises:
-        ForgeError: a step failed; the journal says which and why.
+        ForgeError: a step failed; the journal says which and why, unless it cannot be written just then.
     """
     for step in steps:
         if step.name in done:
@@ -39,6 +40,7 @@ def run_steps(
         try:
             result = step.do()
         except ForgeError as error:
-            journal.add("failed", step=step.name, error=error.message, code=int(error.exit_code))
+            with suppress(ForgeError):
+                journal.add("failed", step=step.name, error=error.message, code=int(error.exit_code))
             raise
         journal.add("done", step=step.name, result=dict(result or {}))

@@ -10,8 +10,24 @@ from tritonforge.rollout.analysis import Bounds
 from tritonforge.triton.connection import Connection
 
 Progress = Callable[[str], None]
-Prove = Callable[[Connection, Progress], Mapping[str, Any]]
-"""Validates and gates a newcomer at a private address; returns what the journal keeps of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Where a model of a release can be asked before it has its own name: its folder there, and its config there (a
+    ``ModelConfig``)."""
+
+    folder: str
+    config: Any
+
+
+class Prove(Protocol):
+    """Validates and gates a newcomer at a private address; returns what the journal keeps of it."""
+
+    def __call__(
+        self, connection: Connection, progress: Progress, among: Mapping[str, Candidate] | None = None
+    ) -> Mapping[str, Any]:
+        """Prove the whole release, or only the folders ``among``, each where it can be asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +43,7 @@ class Pace:
     deadman: float = 60.0
     keep_warm: bool = True
     retention: int = 3
+    restart: bool = False
 
 
 class Strategy(Protocol):

@@ -16,6 +16,8 @@ FOLDER holds:
     incoming/                 files on their way to blobs/
     snapshots/<release>/      a release: models/ as Triton reads it (hard links into blobs/), and snapshot.json
     proxy/                    haproxy.cfg and its control socket
+    live/, live-staging/      with one slot: the server's own folder, and what is on its way there
+    live.json, control.*      with one slot: what live/ holds, and how its server is reached
 """
 
 import argparse
@@ -53,7 +55,11 @@ def below(root, path):
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if path.startswith("/") or ".." in parts or "\0" in path or not parts:
         raise Refused("path", "the path leaves its folder: %r" % path)
-    return os.path.join(root, *parts)
+    found = os.path.join(root, *parts)
+    folder, top = os.path.realpath(os.path.dirname(found)), os.path.realpath(root)
+    if os.path.islink(found) or (folder != top and not folder.startswith(top + os.sep)):
+        raise Refused("path", "a link leads out of the folder: %r" % path)
+    return found
 
 
 def sync_folder(folder):
@@ -178,7 +184,11 @@ def op_append(root, args):
     events, _ = read_journal(root)
     if args.get("after") is not None and args["after"] != len(events):
         raise Refused("journal", "somebody else wrote to the journal", events=len(events))
-    return append_event(root, args["event"])
+    event = append_event(root, args["event"])
+    pending = read_json(pending_path(root))
+    if pending is not None and pending["token"] == args["token"]:
+        write_json(pending_path(root), dict(pending, beat=beat()), 0o600)  # a sign of life, like `confirm`
+    return event
 
 
 # --- the lock
@@ -500,12 +510,15 @@ def op_weigh(root, args):
     if args.get("token") is not None:
         require_lock(root, args["token"])
     addresses = controls(args)
-    for address in addresses:
+    problems = []
+    for address in addresses:  # one that is gone keeps nobody else where it was
         try:
             for row in proxy_rows(address):
                 weigh_one(address, row, args["weights"], args.get("spares"))
         except OSError as error:
-            raise Refused("proxy", "the proxy at %s does not answer: %s" % (address, error))
+            problems.append("the proxy at %s does not answer: %s" % (address, error))
+    if problems:
+        raise Refused("proxy", "; ".join(problems))
     return {"proxies": len(addresses)}
 
 
@@ -558,6 +571,65 @@ def op_proxy(root, args):
             for name in SUMS:
                 slot[name] = slot.get(name, 0) + (0 if spare and name == "weight" else int(row.get(name) or 0))
     return found
+
+
+# --- routes of a cluster's gateway
+
+ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+
+def op_route(root, args):
+    """Set the weights of the Gateway API routes called ``name``: a backend's slot is the end of its name. By the API of
+    the cluster that this runs in, as the pod's own account."""
+    if args.get("token") is not None:
+        require_lock(root, args["token"])
+    found = []
+    for kind in ("httproutes", "grpcroutes"):
+        route = ask_cluster(args, kind)
+        if route is None:
+            continue
+        rules = route["spec"].get("rules") or []
+        for rule in rules:
+            for backend in rule.get("backendRefs") or []:
+                slot = backend["name"].rpartition("-")[2]
+                if slot in args["weights"]:
+                    backend["weight"] = args["weights"][slot]
+        seen = {"resourceVersion": route["metadata"]["resourceVersion"]}
+        ask_cluster(args, kind, {"metadata": seen, "spec": {"rules": rules}})
+        found.append(kind)
+    if not found:
+        raise Refused("proxy", "the routes called %s are not there" % args["name"])
+    return {"routes": found}
+
+
+def ask_cluster(args, kind, patch=None):
+    """Read or patch one route; None where it is absent."""
+    import ssl
+    import urllib.error
+    import urllib.request
+
+    with open(ACCOUNT + "/namespace") as stream:
+        namespace = stream.read().strip()
+    with open(ACCOUNT + "/token") as stream:
+        token = stream.read().strip()
+    host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+    host = "[%s]" % host if ":" in host else host
+    address = "https://%s:%s/apis/%s/namespaces/%s/%s/%s" % (host, port, args["group"], namespace, kind, args["name"])
+    request = urllib.request.Request(address, headers={"Authorization": "Bearer " + token})
+    if patch is not None:
+        request.data = json.dumps(patch).encode("utf-8")
+        request.get_method = lambda: "PATCH"
+        request.add_header("Content-Type", "application/merge-patch+json")
+    try:
+        context = ssl.create_default_context(cafile=ACCOUNT + "/ca.crt")
+        with urllib.request.urlopen(request, timeout=10, context=context) as answer:
+            return json.loads(answer.read().decode("utf-8"))
+    except urllib.error.HTTPError as error:
+        if error.code == 404:
+            return None
+        raise Refused("proxy", "the cluster refuses %s of %s: %s" % (request.get_method(), kind, error))
+    except OSError as error:
+        raise Refused("proxy", "the cluster does not answer: %s" % error)
 
 
 # --- the dead-man timer
@@ -633,7 +705,7 @@ def op_watch(root, args):
             seen, deadline = pending, time.monotonic() + pending["seconds"]
         elif time.monotonic() >= deadline:
             try:
-                with alone(root):
+                with applying(root), alone(root):
                     again = read_json(pending_path(root)) == pending and revert(root, pending)
             except OSError as error:  # such as a full disk: whatever could not be done is tried again
                 again = True
@@ -677,6 +749,557 @@ def revert(root, pending):
     return False
 
 
+# --- the live folder: one server in explicit mode, changed in place
+#
+#   live/           what that server reads; its files are copies, because a hard link that comes or goes changes a file's
+#                   ctime, and Triton then reloads it
+#   live-staging/   beside it on the same file system: everything is made here and renamed into live/
+#   live.json       what live/ holds, and what of it the server was seen to have loaded
+#   control.json    where the server is and what it wants to see (0600); control.key its secret for loads (0600)
+
+CONTROL_HEADER = "tritonforge-control"
+FICLONE = 0x40049409  # linux/fs.h: share the blocks of another file, not its inode
+
+
+def live_folder(root):
+    """Where the server's repository really is: ``live/`` may be a link."""
+    return os.path.realpath(os.path.join(root, "live"))
+
+
+def staging_folder(root):
+    return os.path.join(root, "live-staging")
+
+
+def read_live(root):
+    return read_json(os.path.join(root, "live.json")) or {"stamp": 0, "folders": {}}
+
+
+def write_live(root, live):
+    write_json(os.path.join(root, "live.json"), live)
+
+
+def plain_name(name):
+    """A folder's own name: one that is no path and is not hidden."""
+    if not name or name.startswith(".") or "/" in name or "\0" in name:
+        raise Refused("path", "that is no name of a model: %r" % name)
+    return name
+
+
+def text_digest(text):
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def state_digest(record):
+    """What stands for all that a load reads of a folder."""
+    said = [record["config"], record["files"], record["versions"]]
+    return text_digest(json.dumps(said, sort_keys=True))
+
+
+def op_live(root, args):
+    """What the live folder holds, what else lies there, and the configs of the releases that are asked for."""
+    live = read_live(root)
+    folder = live_folder(root)
+    present = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    configs = {}
+    for release in args.get("releases") or []:
+        models = os.path.join(below(os.path.join(root, "snapshots"), release), "models")
+        found = configs.setdefault(release, {})
+        for name in sorted(os.listdir(models)) if os.path.isdir(models) else []:
+            file = os.path.join(models, name, "config.pbtxt")
+            if os.path.isfile(file):
+                with open(file, "rb") as stream:
+                    found[name] = stream.read(4 << 20).decode("utf-8")
+    foreign = [name for name in present if name not in live["folders"] and not name.startswith(".")]
+    return {"folders": live["folders"], "foreign": foreign, "configs": configs}
+
+
+def op_control_key(root, args):
+    """The secret that the server of this target wants to see before it loads anything; made when there is none."""
+    path = os.path.join(root, "control.key")
+    try:
+        with open(path) as stream:
+            return {"header": CONTROL_HEADER, "key": stream.read().strip()}
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise
+    key = binascii.hexlify(os.urandom(24)).decode("ascii")
+    write_whole(path, key.encode("ascii"), 0o600)
+    return {"header": CONTROL_HEADER, "key": key}
+
+
+def op_control(root, args):
+    """Note where the server is: ``url``, ``headers``, and the paths of TLS files that the agent can read."""
+    require_lock(root, args["token"])
+    said = {name: args.get(name) for name in ("url", "headers", "ca", "cert", "key")}
+    write_json(os.path.join(root, "control.json"), said, 0o600)
+
+
+def ask_triton(root, method, path, body=None, timeout=10.0):
+    """One request to the server: (status, what it said). The status is None when no answer came in time."""
+    import http.client
+    import ssl
+    import urllib.error
+    import urllib.request
+
+    control = read_json(os.path.join(root, "control.json"))
+    if control is None:
+        raise Refused("server", "nobody said where this target's server is")
+    headers = dict(control.get("headers") or {})
+    with contextlib.suppress(OSError):
+        with open(os.path.join(root, "control.key")) as stream:
+            headers[CONTROL_HEADER] = stream.read().strip()
+    handlers = [urllib.request.ProxyHandler({})]
+    if control["url"].startswith("https:"):
+        context = ssl.create_default_context(cafile=control.get("ca"))
+        if control.get("cert"):
+            context.load_cert_chain(control["cert"], control.get("key"))
+        handlers.append(urllib.request.HTTPSHandler(context=context))
+    data = None if body is None else json.dumps(body).encode("utf-8")
+    request = urllib.request.Request(control["url"] + path, data=data, headers=headers, method=method)
+    try:
+        with urllib.request.build_opener(*handlers).open(request, timeout=timeout) as answer:
+            text = answer.read()
+            return answer.status, json.loads(text.decode("utf-8")) if text else {}
+    except urllib.error.HTTPError as error:
+        text = error.read().decode("utf-8", "replace")
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            text = json.loads(text)["error"]
+        return error.code, text
+    except socket.timeout:
+        return None, "no answer within %g s" % timeout
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        if isinstance(getattr(error, "reason", None), socket.timeout):
+            return None, "no answer within %g s" % timeout
+        raise Refused("server", "the server at %s does not answer: %s" % (control["url"], error))
+
+
+def index_of(root, folder):
+    """Version → (state, reason) of one model, as the server's index says."""
+    status, said = ask_triton(root, "POST", "/v2/repository/index", {}, 30.0)
+    if status is None:
+        raise Refused("server", "the server's index gave %s" % said)
+    if status != 200:
+        raise Refused("control", "the server refuses to show its index (HTTP %s): %s" % (status, said))
+    return {
+        item.get("version", ""): (item.get("state", ""), item.get("reason", ""))
+        for item in said
+        if item["name"] == folder
+    }
+
+
+def in_state(entries, *states):
+    return sorted(version for version, (state, _) in entries.items() if state in states)
+
+
+def agrees(wanted, served):
+    """Whether all that a config says is in what the server says; what the server fills in is its own."""
+    if isinstance(wanted, dict):
+        return isinstance(served, dict) and all(
+            name in served and agrees(value, served[name]) for name, value in wanted.items()
+        )
+    if isinstance(wanted, list):
+        return (
+            isinstance(served, list)
+            and len(wanted) == len(served)
+            and all(agrees(one, other) for one, other in zip(wanted, served))
+        )
+    if isinstance(wanted, bool) or isinstance(served, bool) or wanted is None:
+        return wanted == served
+    if str(wanted) == str(served):
+        return True
+    try:
+        return abs(float(wanted) - float(served)) <= 1e-6 * abs(float(wanted))
+    except (TypeError, ValueError):
+        return False
+
+
+def copy_blob(root, digest, target):
+    """A file of its own with a blob's bytes; shares blocks where the file system can."""
+    with open(blob_path(root, digest), "rb") as source, open(target, "wb") as copy:
+        try:
+            fcntl.ioctl(copy.fileno(), FICLONE, source.fileno())
+        except OSError:
+            shutil.copyfileobj(source, copy, BLOCK)
+        copy.flush()
+        os.fchmod(copy.fileno(), 0o644)
+        os.fsync(copy.fileno())
+
+
+def make_folder(root, target, files):
+    """A folder with these files, durable."""
+    shutil.rmtree(target, ignore_errors=True)
+    os.makedirs(target)
+    for path, item in sorted(files.items()):
+        file = below(target, path)
+        os.makedirs(os.path.dirname(file), exist_ok=True)
+        copy_blob(root, item["sha256"], file)
+    for base, _, _ in os.walk(target):
+        os.chmod(base, 0o755)
+        sync_folder(base)
+
+
+def has_files(folder, files):
+    return os.path.isdir(folder) and whole(folder, {"files": files})
+
+
+def staged_version(root, folder, version):
+    return os.path.join(staging_folder(root), plain_name(folder), plain_name(str(version)))
+
+
+def stage_version(root, folder, version, files):
+    """Have a version whole in live-staging/; what it has been made for renames it away."""
+    target = staged_version(root, folder, version)
+    marker = target + ".whole"
+    said = {"files": files}
+    if read_json(marker) == said and has_files(target, files):
+        return target
+    with contextlib.suppress(OSError):
+        os.unlink(marker)
+    make_folder(root, target, files)
+    write_json(marker, said)
+    return target
+
+
+def live_stage(root, op, args):
+    """Copy what a folder will need, so that the switch itself is a rename."""
+    there = os.path.join(live_folder(root), plain_name(op["folder"]))
+    for version, files in sorted(op["versions"].items()):
+        if not has_files(os.path.join(there, plain_name(version)), files):
+            stage_version(root, op["folder"], version, files)
+
+
+def later(root, live, path):
+    """A time beyond every one that Triton has seen in a model's folder: it reloads only when the newest grew, and a
+    clock that was set back must not hide a change."""
+    newest = int(live["stamp"])
+    for base, _, names in os.walk(path):
+        for name in ["", *names]:
+            with contextlib.suppress(OSError):
+                stat = os.lstat(os.path.join(base, name) if name else base)
+                newest = max(newest, int(stat.st_mtime_ns), int(stat.st_ctime_ns))
+    return max(newest + 1000000, int(time.time() * 1e9))
+
+
+def condition_holds(root, op):
+    """An operation with ``if`` is done only while of each of its lists one item holds: a folder is on disk as that
+    ``state`` (config and files) says."""
+    if not op.get("if"):
+        return True
+    folders = read_live(root)["folders"]
+
+    def holds(item):
+        text, record = read_config(root, item["folder"]), folders.get(item["folder"])
+        if text is None or record is None:
+            return False
+        return text_digest(json.dumps([text, record["files"]], sort_keys=True)) == item["state"]
+
+    return all(any(holds(item) for item in either) for either in op["if"])
+
+
+def read_config(root, folder):
+    try:
+        with open(os.path.join(live_folder(root), plain_name(folder), "config.pbtxt"), "rb") as stream:
+            return stream.read().decode("utf-8")
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+            raise
+        return None
+
+
+def live_put(root, op, args):
+    """Have versions, files and config of a folder on disk; versions that are there beside them stay.
+
+    The config names the versions that are served, so it goes last: it is the switch. ``take`` is a folder whose
+    versions may be renamed away: a candidate that is not loaded any more.
+    """
+    folder = plain_name(op["folder"])
+    live = read_live(root)
+    record = live["folders"].get(folder)
+    target = os.path.join(live_folder(root), folder)
+    os.makedirs(staging_folder(root), exist_ok=True)
+    if record is None and os.path.lexists(target):
+        if live.get("making") != folder:
+            raise Refused("foreign", "'%s' lies in the repository, and tritonforge did not put it there" % folder)
+        throw_away(root, target)  # renamed by an operation that was killed before it could note it
+    if record is None or not os.path.isdir(target):
+        put_new(root, live, folder, target, op)
+        return
+    lacking = {
+        version: files
+        for version, files in op["versions"].items()
+        if not has_files(os.path.join(target, plain_name(version)), files)
+    }
+    for version in set(lacking) & set(record["versions"]):
+        if record["versions"][version] != lacking[version]:
+            raise Refused("version", "version %s of '%s' stands for other files already" % (version, folder))
+    files = {
+        path: item
+        for path, item in op["files"].items()
+        if record["files"].get(path) != item or not whole(target, {"files": {path: item}})
+    }
+    gone = [path for path in record["files"] if path not in op["files"]]
+    config = read_config(root, folder) != op["config"]
+    if not lacking and not files and not gone and not config:
+        if record["config"] != op["config"]:
+            record.update(config=op["config"], loaded=None)
+            write_live(root, live)
+        return
+    record["loaded"] = None
+    write_live(root, live)
+    for version, wanted in sorted(lacking.items()):
+        source = None
+        if op.get("take"):
+            source = os.path.join(live_folder(root), plain_name(op["take"]), version)
+        if source is None or not has_files(source, wanted):
+            source = stage_version(root, folder, version, wanted)
+        place = os.path.join(target, version)
+        if os.path.isdir(place):
+            throw_away(root, place)
+        take_version(source, place)
+        record["versions"][version] = wanted
+    for path, item in sorted(files.items()):
+        staged = os.path.join(staging_folder(root), ".file")
+        copy_blob(root, item["sha256"], staged)
+        place = below(target, path)
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+        os.rename(staged, place)
+        record["files"][path] = item
+    for path in gone:
+        with contextlib.suppress(OSError):
+            os.unlink(below(target, path))
+        del record["files"][path]
+    stamp = later(root, live, target)
+    for path in files:
+        os.utime(below(target, path), ns=(stamp, stamp))
+    replace_config(root, target, op["config"], stamp)
+    record["config"], live["stamp"] = op["config"], stamp
+    write_live(root, live)
+
+
+def put_new(root, live, folder, target, op):
+    """A folder that was not there: made whole beside, then renamed."""
+    staged = os.path.join(staging_folder(root), ".new")
+    make_folder(root, staged, op["files"])
+    for version, files in sorted(op["versions"].items()):
+        take_version(stage_version(root, folder, version, files), os.path.join(staged, plain_name(version)))
+    stamp = later(root, live, staged)
+    replace_config(root, staged, op["config"], stamp)
+    live["making"] = folder
+    write_live(root, live)
+    os.rename(staged, target)
+    sync_folder(os.path.dirname(target))
+    live["stamp"] = stamp
+    del live["making"]
+    live["folders"][folder] = {
+        "config": op["config"],
+        "files": op["files"],
+        "versions": op["versions"],
+        "kind": op.get("kind", "model"),
+        "loaded": None,
+    }
+    write_live(root, live)
+
+
+def take_version(source, place):
+    os.rename(source, place)
+    with contextlib.suppress(OSError):
+        os.unlink(source + ".whole")
+
+
+def replace_config(root, target, text, stamp):
+    staged = os.path.join(staging_folder(root), ".config")
+    write_whole(staged, text.encode("utf-8"))
+    os.utime(staged, ns=(stamp, stamp))
+    os.rename(staged, os.path.join(target, "config.pbtxt"))
+    sync_folder(target)
+
+
+def throw_away(root, path):
+    """Out of the live folder by one rename; then it can be deleted file by file."""
+    os.makedirs(staging_folder(root), exist_ok=True)
+    doomed = os.path.join(staging_folder(root), ".gone-%s" % beat())
+    os.rename(path, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def live_drop(root, op, args):
+    """Delete a folder that is not loaded any more, or versions of it that are not served."""
+    folder = plain_name(op["folder"])
+    live = read_live(root)
+    target = os.path.join(live_folder(root), folder)
+    record = live["folders"].get(folder)
+    if record is None:
+        return
+    for version in op.get("versions") or []:
+        place = os.path.join(target, plain_name(version))
+        if os.path.isdir(place):
+            throw_away(root, place)
+        if record["versions"].pop(version, None) is not None and record["loaded"] is not None:
+            record["loaded"] = state_digest(record)  # what is served has not changed
+    if op.get("versions") is None:
+        if os.path.isdir(target):
+            throw_away(root, target)
+        shutil.rmtree(os.path.join(staging_folder(root), folder), ignore_errors=True)
+        del live["folders"][folder]
+    write_live(root, live)
+
+
+def live_load(root, op, args):
+    """Have the server serve exactly ``versions`` of a folder under the config on disk; the index decides."""
+    folder = plain_name(op["folder"])
+    live = read_live(root)
+    record = live["folders"].get(folder)
+    if record is None:
+        raise Refused("load", "'%s' is not in the live folder" % folder)
+    wanted, digest = sorted(op["versions"]), state_digest(record)
+    if record["loaded"] == digest and in_state(index_of(root, folder), "READY") == wanted:
+        return
+    path = "/v2/repository/models/%s/load" % folder
+    ends = time.monotonic() + args["seconds"]
+    status, said = ask_triton(root, "POST", path, {}, args["seconds"])
+    if status is None:
+        ends = time.monotonic() + args["seconds"]  # unknown, not failed: the server goes on loading
+    while True:
+        entries = index_of(root, folder)
+        moving = in_state(entries, "LOADING")
+        ready = in_state(entries, "READY")
+        good = ready == wanted and not moving and serves_config(root, folder, wanted, op.get("expect"))
+        if status in (None, 200) and good:
+            break
+        if (status is not None and not moving) or time.monotonic() >= ends:
+            reasons = [reason for _, (_, reason) in sorted(entries.items()) if reason and reason != "unloaded"]
+            why = said if status not in (None, 200) else "the server answered, and serves version %s" % (
+                ", ".join(ready) or "none"
+            )
+            if status == 200 and ready == wanted:
+                why = "the server answered, and serves another config than the one on disk"
+            raise Refused("load", "'%s' did not load: %s" % (folder, why), reasons=reasons or None)
+        time.sleep(0.1)
+    live = read_live(root)
+    live["folders"][folder]["loaded"] = digest
+    write_live(root, live)
+
+
+def serves_config(root, folder, versions, expect):
+    if not expect:
+        return True
+    for version in versions:
+        status, said = ask_triton(root, "GET", "/v2/models/%s/versions/%s/config" % (folder, version), None, 30.0)
+        if status != 200 or not agrees(expect, said):
+            return False
+    return True
+
+
+def live_unload(root, op, args):
+    """End a folder's models; requests in flight end first."""
+    folder = plain_name(op["folder"])
+    live = read_live(root)
+    record = live["folders"].get(folder)
+    entries = index_of(root, folder)
+    if in_state(entries, "READY", "LOADING"):
+        if record is not None and record["loaded"] is not None:
+            record["loaded"] = None
+            write_live(root, live)
+        status, said = ask_triton(root, "POST", "/v2/repository/models/%s/unload" % folder, {}, args["seconds"])
+        if status not in (None, 200):
+            raise Refused("load", "'%s' cannot be unloaded: %s" % (folder, said))
+    ends = time.monotonic() + args["seconds"]
+    while in_state(entries, "READY", "LOADING", "UNLOADING"):
+        entries = index_of(root, folder)
+        if time.monotonic() >= ends:
+            raise Refused("load", "'%s' was still loaded after %g s" % (folder, args["seconds"]))
+        time.sleep(0.05)
+
+
+def live_quiet(root, op, args):
+    """Wait until nobody asks these folders any more, ``seconds`` at most: a router that was just switched may still
+    hold requests that it took under its config before."""
+    ends, before, since = time.monotonic() + op["seconds"], None, time.monotonic()
+    while time.monotonic() < ends:
+        now_asked, still = {}, 1.0
+        for folder in op["folders"]:
+            status, said = ask_triton(root, "GET", "/v2/models/%s/stats" % plain_name(folder), None, 10.0)
+            for item in said["model_stats"] if status == 200 else []:
+                good, bad = item["inference_stats"]["success"], item["inference_stats"]["fail"]
+                count = int(good.get("count", 0)) + int(bad.get("count", 0))
+                now_asked[folder + "/" + item["version"]] = count
+                if count:
+                    mean = (int(good.get("ns", 0)) + int(bad.get("ns", 0))) / 1e9 / count
+                    still = max(still, 3.0 * mean)
+        if now_asked != before:
+            before, since = now_asked, time.monotonic()
+        if not now_asked or time.monotonic() - since >= still:
+            return
+        time.sleep(0.1)
+
+
+def live_make(root, op, args):
+    """Have the folders there, so that a server can be started on them."""
+    os.makedirs(live_folder(root), exist_ok=True)
+    os.makedirs(staging_folder(root), exist_ok=True)
+
+
+def live_sweep(root, op, args):
+    """Delete what was copied and is not needed any more."""
+    shutil.rmtree(staging_folder(root), ignore_errors=True)
+
+
+LIVE = {
+    "make": live_make,
+    "sweep": live_sweep,
+    "stage": live_stage,
+    "put": live_put,
+    "load": live_load,
+    "unload": live_unload,
+    "drop": live_drop,
+    "quiet": live_quiet,
+}
+FILES_ONLY = ("make", "sweep", "stage", "put", "drop")
+
+
+@contextlib.contextmanager
+def applying(root):
+    """One change of the live folder at a time; taken before ``alone``, which is only held in between."""
+    fd = os.open(os.path.join(root, ".applying"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def op_apply(root, args, shared=False):
+    """Do ``ops`` in order; each does nothing where it is done already. ``seconds`` is the longest for one load.
+
+    With ``shared`` other operations may come in between, and the dead-man timer hears of each that is done.
+    ``offline``: the server does not run, so only what is on disk changes.
+    """
+    done = 0
+    try:
+        for op in args["ops"]:
+            sign_of_life(root, args, shared)
+            if args.get("offline") and op["do"] not in FILES_ONLY:
+                continue
+            if condition_holds(root, op):
+                LIVE[op["do"]](root, op, args)
+            done += 1
+    finally:
+        with contextlib.suppress(Refused):
+            sign_of_life(root, args, shared)
+    return {"done": done}
+
+
+def sign_of_life(root, args, shared):
+    if not shared:
+        require_lock(root, args["token"])
+        return
+    with alone(root):
+        require_lock(root, args["token"])
+        pending = read_json(pending_path(root))
+        if pending is not None and pending["token"] == args["token"]:
+            write_json(pending_path(root), dict(pending, beat=beat()), 0o600)
+
+
 OPERATIONS = {
     "hello": op_hello,
     "read": op_read,
@@ -693,32 +1316,55 @@ OPERATIONS = {
     "prune": op_prune,
     "weigh": op_weigh,
     "proxy": op_proxy,
+    "route": op_route,
     "arm": op_arm,
     "confirm": op_confirm,
     "disarm": op_disarm,
+    "live": op_live,
+    "control_key": op_control_key,
+    "control": op_control,
+    "apply": op_apply,
 }
 
 
 def main():
     parser = argparse.ArgumentParser(description="tritonforge's hand on a target")
     parser.add_argument("--root", required=True)
-    parser.add_argument("operation", choices=sorted([*OPERATIONS, "watch"]))
+    parser.add_argument("operation", choices=sorted([*OPERATIONS, "watch", "serve"]))
     given = parser.parse_args()
     os.makedirs(given.root, exist_ok=True)
     if given.operation == "watch":
         op_watch(given.root, {})
         return
+    if given.operation == "serve":
+        serve(given.root)
+        return
     text = sys.stdin.readline()  # one line: not every way to here can say that it has ended
+    print(json.dumps(answer(given.root, given.operation, text)))
+
+
+def serve(root):
+    """Answer line by line, for as long as somebody asks: ``[operation, arguments]``. Where a program takes long to start
+    its answers would take as long."""
+    for line in iter(sys.stdin.readline, ""):
+        operation, args = json.loads(line)
+        print(json.dumps(answer(root, operation, json.dumps(args))), flush=True)
+
+
+def answer(root, operation, text):
+    """What an operation says, or why it was not done."""
     try:
         args = json.loads(text) if text.strip() else {}
-        with alone(given.root):
-            answer = {"ok": OPERATIONS[given.operation](given.root, args)}
+        if operation == "apply":  # loads take long: others may read meanwhile
+            with applying(root):
+                return {"ok": op_apply(root, args, shared=True)}
+        with alone(root):
+            return {"ok": OPERATIONS[operation](root, args)}
     except Refused as refused:
-        answer = {"error": {"code": refused.code, "message": str(refused), "facts": refused.facts}}
+        return {"error": {"code": refused.code, "message": str(refused), "facts": refused.facts}}
     except OSError as error:
         code = "full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "os"
-        answer = {"error": {"code": code, "message": str(error), "facts": {"errno": error.errno}}}
-    print(json.dumps(answer))
+        return {"error": {"code": code, "message": str(error), "facts": {"errno": error.errno}}}
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from tritonforge.errors import CheckFailed, ForgeError, Inconclusive
 from tritonforge.measure.gate import Verdict
 from tritonforge.rollout.analysis import Analysis, Reading, between, enough, judge, reading
 from tritonforge.rollout.delivery import deliver
-from tritonforge.rollout.haproxy import ProxySettings, proxy_config
+from tritonforge.rollout.haproxy import CONFIG, ProxySettings, proxy_config, with_weights
 from tritonforge.rollout.host import SLOTS, Bundle, Host, ServerStart
 from tritonforge.rollout.journal import Journal, TargetState
 from tritonforge.rollout.points import remote
@@ -79,11 +79,13 @@ class TwoSlots:
             done = {name: result for name, result in done.items() if not name.startswith(("shift-", "watch-"))}
         if "start" in done and not self.host.status(self.slot).running:
             done = {name: result for name, result in done.items() if name == "deliver"}
+        if "proxy" in done and not self.host.proxy_status().running:
+            done = {name: result for name, result in done.items() if name != "proxy"}
         run_steps(self.steps(), self.journal, done, self.progress)
         self.commit()
 
     def commit(self) -> None:
-        """Make it what the target serves: the proxy's file, the journal's line, then the end of the timer."""
+        """Make it what the target serves: the proxy's file, then the journal's line. The rest can be done later."""
         self._settle({self.slot: 100})
         slots = dict((self.state.committed or {}).get("slots", {}))
         slots[self.slot] = {**self.start.to_json(), "since": _utc(), "document": _summary(self.bundle)}
@@ -98,11 +100,9 @@ class TwoSlots:
                 "proxy": proxy_digest(self.host, self.proxy),
             },
         )
-        self._weigh({self.slot: 100}, spares=[name for name in (self.slot, self.old) if name])
-        self.host.place.call("disarm", {"token": self.token})
 
     def tidy(self) -> None:
-        """After the commit: drain the old server, leave it warm or stop it, and prune what nobody needs."""
+        """After the commit: end the timer, drain the old server, leave it warm or stop it, prune what nobody needs."""
         self._weigh({self.slot: 100}, spares=[name for name in (self.slot, self.old) if name])
         self.host.place.call("disarm", {"token": self.token})
         if self.old is not None and self.old != self.slot:
@@ -118,15 +118,23 @@ class TwoSlots:
     def undo(self, reason: str) -> None:
         """Go back to what was committed; can be done again from its beginning.
 
+        The traffic goes back first: where the disk is full, that much can be done still.
+
         Raises:
             ForgeError: the target is not reached; its dead-man timer, or the next command, does it then.
         """
-        self.journal.add("undoing", reason=reason)
         if self.old is not None:
             self.progress(f"going back to {self.old}")
-            self._settle({self.old: 100})
+            self._revive()
             if self.host.proxy_status().running:
-                self._weigh({self.old: 100}, spares=[self.old])
+                self._weigh({self.old: 100}, spares=[self.old] if self.old != self.slot else list(SLOTS))
+        self.journal.add("undoing", reason=reason)
+        if self.old is not None:
+            config = self._committed_config()
+            self._settle({self.old: 100}, config)
+            if not self.host.proxy_status().running:
+                with remote("host.proxy_up"):
+                    self.host.proxy_up(config)
         self.host.place.call("disarm", {"token": self.token})
         if self.old != self.slot:
             if self.old is not None:
@@ -141,8 +149,9 @@ class TwoSlots:
         return deliver(self.host.place, self.bundle, self.token, self.progress)
 
     def _start(self) -> dict[str, Any]:
-        if self.old is not None and self.host.proxy_status().running:
-            # The warm server of an earlier release leaves: from here on only the active one may stand in.
+        if self.old not in (None, self.slot) and self.host.proxy_status().running:
+            # The warm server of an earlier release leaves: from here on only the active one may stand in. Where the
+            # active one itself is started again, the warm one stands in for it meanwhile.
             self._weigh({self.old: 100}, spares=[self.old])
         with remote("host.start"):
             self.host.start(self.slot, self.start)
@@ -177,7 +186,7 @@ class TwoSlots:
             weights, control = {**dict.fromkeys(SLOTS, 0), self.old: 100}, self.host.control()
             revert = [
                 *self.host.settling(self._config({self.old: 100})),
-                {"op": "weigh", "weights": weights, "spares": [self.old], "control": control},
+                {"op": "weigh", "weights": weights, "spares": [self.old, self.slot], "control": control},
             ]
             self.host.place.call(
                 "arm",
@@ -216,14 +225,16 @@ class TwoSlots:
                     self.host.place.call("confirm", {"token": self.token})
                     confirmed = clock
                 status = self.host.status(self.slot)
-                if not status.running:
+                if not status.running or status.restarts:
                     raise CheckFailed(f"the new server ended: {status.words}")
                 if clock - began < self.pace.hold:
                     continue
                 now = {self.slot: self._reading(self.slot, new), self.old: self._reading(self.old, old)}
                 seen = between(before[self.slot], now[self.slot])
                 beside = between(before[self.old], now[self.old])
-                verdict = judge(seen, beside, self.pace.bounds)
+                # An old server that has ended is none to compare with, and no reason to refuse the one that stands in.
+                ended = beside.problem is not None and not self.host.status(self.old).running
+                verdict = judge(seen, None if ended else beside, self.pace.bounds)
                 waited = clock - began >= self.pace.hold + self.pace.wait
                 if verdict.verdict is not Verdict.INCONCLUSIVE or enough(seen, self.pace.bounds) or waited:
                     return verdict
@@ -243,9 +254,28 @@ class TwoSlots:
     def _config(self, weights: Mapping[str, int]) -> str:
         return proxy_config(self.proxy, {name: self.host.address(name) for name in SLOTS}, weights)
 
-    def _settle(self, weights: Mapping[str, int]) -> None:
+    def _settle(self, weights: Mapping[str, int], config: str | None = None) -> None:
         with remote("host.settle"):
-            self.host.settle({**dict.fromkeys(SLOTS, 0), **weights}, self._config(weights), self.token)
+            everyone = {**dict.fromkeys(SLOTS, 0), **weights}
+            self.host.settle(everyone, self._config(weights) if config is None else config, self.token)
+
+    def _committed_config(self) -> str:
+        """What the proxy's file says now, with the committed weights: a config that it refused never gets there."""
+        assert self.old is not None
+        there = self.host.place.call("read_file", {"path": CONFIG})
+        if there is None:
+            return self._config({self.old: 100})
+        return with_weights(there, {**dict.fromkeys(SLOTS, 0), self.old: 100})
+
+    def _revive(self) -> None:
+        """Have the old server run, where it ended meanwhile: nothing goes back to a server that is not there."""
+        assert self.old is not None and self.state.committed is not None
+        if self.old == self.slot or self.host.status(self.old).running:
+            return
+        self.progress(f"starting {self.old} again")
+        with remote("host.start"):
+            self.host.start(self.old, ServerStart.from_json(self.state.committed["slots"][self.old]))
+        wait_ready(self.host, self.old, self.pace.ready, self.progress)
 
     def _weigh(self, weights: Mapping[str, int], spares: list[str]) -> None:
         everyone = {**dict.fromkeys(SLOTS, 0), **weights}
@@ -283,8 +313,9 @@ def wait_ready(host: Host, slot: str, seconds: float, progress: Progress) -> flo
                 pass
             status = host.status(slot)
             waited = time.monotonic() - began
-            if not status.running or status.restarts > 2 or waited > seconds:
-                why = f"was not ready within {seconds:g} s" if status.running else f"ended: {status.words}"
+            ended = not status.running or status.restarts > 0
+            if ended or waited > seconds:
+                why = f"ended: {status.words}" if ended else f"was not ready within {seconds:g} s"
                 raise CheckFailed(f"the new server {why}", details=log_end(host, slot))
             time.sleep(_POLL)
 

@@ -60,6 +60,9 @@ class RolloutSpec(Strict):
     """The target goes back by itself when tritonforge is not heard of for this long in the middle of a rollout."""
     keep_warm: bool = True
     """Leave the old server running, for an undo without a start."""
+    restart: bool = False
+    """With one slot: the server may be started anew where its image or its arguments change. Requests in that time
+    fail."""
 
     @model_validator(mode="after")
     def _ends_with_all(self) -> Self:
