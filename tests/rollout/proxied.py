@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -53,10 +53,13 @@ class Slot:
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Self:
-        ports = [str(port) for port in (self.ports.http, self.ports.grpc, self.ports.metrics)]
-        self.process = subprocess.Popen([sys.executable, str(PROGRAM), self.name, *ports])
+        self.launch()
         eventually(self.answers, 20)
         return self
+
+    def launch(self) -> None:
+        ports = [str(port) for port in (self.ports.http, self.ports.grpc, self.ports.metrics)]
+        self.process = subprocess.Popen([sys.executable, str(PROGRAM), self.name, *ports])
 
     def answers(self) -> bool:
         try:
@@ -71,6 +74,19 @@ class Slot:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
+
+
+def two_slots() -> Iterator[tuple[Slot, Slot]]:
+    """Blue and green, started together and ended when the caller is through."""
+    both = Slot("blue"), Slot("green")
+    for slot in both:
+        slot.launch()
+    try:
+        eventually(lambda: all(slot.answers() for slot in both), 20)
+        yield both
+    finally:
+        for slot in both:
+            slot.kill()
 
 
 @dataclass(slots=True)

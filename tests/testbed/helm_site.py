@@ -108,6 +108,7 @@ class Site:
     cluster: Cluster
     image: str
     haproxy: str
+    routes: str = "haproxy"
     values: dict[str, Any] = field(default_factory=lambda: json.loads(json.dumps(VALUES)))
     instance: str = field(default_factory=lambda: f"t{secrets.token_hex(3)}")
     answers: set[float] = field(default_factory=set)
@@ -128,6 +129,7 @@ class Site:
             "image": image or self.image,
             "values": ["values.yaml"],
             "proxy": {"image": self.haproxy},
+            "routes": self.routes,
             "rollout": {**QUICK, "deadman_s": 30.0, "ready_s": 120.0},
         }
         (self.workshop.folder / "say.py").write_text(MODEL.format(plus=plus))

@@ -183,3 +183,68 @@ def test_nothing_but_the_volume_stays_after_a_target_is_removed(serving: Site, t
     assert [item["metadata"]["name"] for item in serving.cluster.get("pvc")] == [f"{serving.instance}-models"]
     done = serving.deploy()
     assert done["outcome"] == "deployed", "the journal was kept, and so the release is started again"
+
+
+ROUTES = """\
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {{name: {plural}.gateway.networking.k8s.io}}
+spec:
+  group: gateway.networking.k8s.io
+  scope: Namespaced
+  names: {{kind: {kind}, plural: {plural}, singular: {singular}}}
+  versions:
+    - name: v1
+      served: true
+      storage: true
+      schema: {{openAPIV3Schema: {{type: object, x-kubernetes-preserve-unknown-fields: true}}}}
+"""
+
+
+@pytest.fixture
+def routed(
+    engine: Any, image: str, haproxy: str, runtime: Runtime, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    """A target whose traffic a Gateway would split; nothing of it is there but its routes."""
+    cluster = open_cluster("deploy-routes")
+    volume = "deploy-routes"
+    try:
+        if cluster.fake:
+            pytest.skip("the cluster's pods do not really run")
+        text = ROUTES.format(kind="HTTPRoute", plural="httproutes", singular="httproute")
+        cluster.kubectl("apply", "--filename=-", stdin=text)
+        root = tmp_path_factory.mktemp("routes")
+        for folder in (root, *root.parents[:2]):
+            folder.chmod(0o755)
+        made = Site(Workshop.make(root / "w", runtime.root.parent), cluster, image, haproxy, routes="gateway")
+        made.values["gatewayAPI"] = {"parentRefs": [{"name": "edge"}]}
+        cluster.add_volume(volume, f"{made.instance}-models", root / "volume")
+        yield made
+    finally:
+        close_cluster(cluster, [volume])
+        cluster.kubectl("delete", "crd", "httproutes.gateway.networking.k8s.io", "--ignore-not-found")
+
+
+def shares(site: Site) -> dict[str, int]:
+    """Weights in the route, the same in each of its rules."""
+    rules = site.cluster.get("httproutes", site.instance)["spec"]["rules"]
+    found = [{item["name"].rpartition("-")[2]: item["weight"] for item in rule["backendRefs"]} for rule in rules]
+    assert all(item == found[0] for item in found)
+    return found[0]
+
+
+def test_routes_of_a_gateway_get_the_weights_and_the_keeper_brings_them_back(
+    routed: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    routed.release(1)
+    assert routed.deploy()["slot"] == "blue"
+    assert shares(routed) == {"blue": 100, "green": 0}
+    routed.release(2)
+    monkeypatch.setenv("TRITONFORGE_FAULT", "rollout.agent.append.done.shift-25.after")
+    assert routed.said("deploy", "there").code == -9
+    monkeypatch.delenv("TRITONFORGE_FAULT")
+    assert shares(routed) == {"blue": 75, "green": 25}
+    eventually(lambda: shares(routed) == {"blue": 100, "green": 0}, 90)
+    assert routed.deploy()["slot"] == "green"
+    assert shares(routed) == {"blue": 0, "green": 100}
+    assert routed.cluster.get("deployments", selector="app.kubernetes.io/component=proxy") == []

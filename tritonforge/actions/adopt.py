@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
 from typing import Any
 
 from tritonforge.actions.deploy import Deployment
 from tritonforge.actions.targets import OpenTarget, Progress, open_target
 from tritonforge.actions.workspace import Workspace
 from tritonforge.artifact.digest import digest_bytes, digest_of
-from tritonforge.errors import CheckFailed, UsageError
+from tritonforge.errors import CheckFailed, ForgeError, UsageError
 from tritonforge.repository.pbtxt import to_text
 from tritonforge.rollout.host import SLOTS, Bundle, ServerStart
 from tritonforge.rollout.journal import Journal
 from tritonforge.rollout.lock import holder_here, target_lock
+from tritonforge.rollout.points import remote
 from tritonforge.rollout.strategies.two_slots import TwoSlots
 from tritonforge.triton.client import Client
 from tritonforge.triton.connection import Connection
-
-Adopting = Callable[[str, str, ServerStart], None]
-"""Takes a server into a slot: slot, token of the lock, and what it is adopted as."""
 
 
 def adopt(
@@ -71,10 +68,14 @@ def adopt(
                 document={**document, "files": {}, "folders": []},
                 by=holder_here("adopt")["who"],
             )
-            host.adopt(slot, running, token, start)
             taken = _into_slot(target, journal, token, state, bundle, start, slot, progress)
-            taken.settle_first()
-            taken.commit()
+            try:
+                with remote("host.adopt"):
+                    host.adopt(slot, running, start)
+                taken.take_over()
+            except (ForgeError, KeyboardInterrupt):
+                taken.undo("it could not be adopted")
+                raise
             taken.tidy()
     return Deployment(name, "deployed", release, None, None, rollout, slot, time.monotonic() - clock)
 
@@ -105,8 +106,14 @@ def describe_running(connection: Connection) -> dict[str, Any]:
     models = []
     stateful = False
     with Client(connection) as client:
+        if not client.ready():
+            raise CheckFailed("that Triton is not ready", found=connection.url, hint="adopt it when it serves")
         index = client.index()
-        moving = [f"{entry.name} {entry.version}: {entry.state} {entry.reason}" for entry in index if entry.state not in ("READY", "UNAVAILABLE", "")]
+        moving = [
+            f"{entry.name} {entry.version}: {entry.state} {entry.reason}"
+            for entry in index
+            if entry.state not in ("READY", "UNAVAILABLE", "")
+        ]
         if moving or not any(entry.state == "READY" for entry in index):
             raise CheckFailed("that Triton serves nothing whole", details=moving)
         for entry in index:

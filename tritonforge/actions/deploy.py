@@ -269,6 +269,7 @@ def _change(
             if isinstance(error, KeyboardInterrupt):
                 raise _untidied(bundle) from None
             notes.append(f"the release was committed, and then: {_words(error)}")
+        notes += getattr(strategy, "warnings", [])
         try:
             strategy.tidy()
         except KeyboardInterrupt:

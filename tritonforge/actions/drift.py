@@ -16,6 +16,7 @@ from tritonforge.actions.workspace import Workspace
 from tritonforge.errors import ForgeError, UsageError
 from tritonforge.rollout.delivery import bundle_of
 from tritonforge.rollout.host import ServerStart
+from tritonforge.rollout.strategies.one_slot import STRATEGY, one_slot_start
 from tritonforge.triton.client import Client
 
 
@@ -59,14 +60,18 @@ def drift(workspace: Workspace, name: str, *, deep: bool = False, progress: Prog
         slot = committed["slots"][active]
         found = [
             *_server(target, active, slot),
-            *_files(target, str(committed["release"]), deep),
+            *([] if "adopted" in slot["settings"] else _files(target, str(committed["release"]), deep)),
             *_models(target, active, slot),
         ]
         waiting = None
         release = workspace.releases(target.platform).current()
         if release is not None:
             bundle = bundle_of(release)
-            start = ServerStart(bundle.release, bundle.arguments, settings=target.host.settings())
+            start = (
+                one_slot_start(bundle, None, target.host.settings())
+                if target.strategy == STRATEGY
+                else ServerStart(bundle.release, bundle.arguments, settings=target.host.settings())
+            )
             waiting = changes_between(state, bundle, start)
         return Drift(name, str(committed["release"]), tuple(found), waiting)
 

@@ -173,7 +173,7 @@ def _refuse_proxy(workspace: Workspace, name: str, spec: TargetSpec) -> None:
 
 
 def secured(spec: ProxySpec, root: str) -> dict[str, Any]:
-    """The settings of a proxy that serves TLS or asks for tokens; ``root``: the target's folder as the proxy sees it."""
+    """The settings of a proxy with TLS or tokens; ``root`` is the target's folder as the proxy sees it."""
     tls = None
     if spec.tls is not None:
         tls = {"crt": f"{root}/{CERTIFICATE}", "ca": f"{root}/{CLIENT_CA}" if spec.tls.client_ca else None}

@@ -10,6 +10,7 @@ import click
 from tritonforge.cli.live_line import live_line
 from tritonforge.cli.options import json_option, release_option, spec_options
 from tritonforge.cli.output import emit_json, say, table
+from tritonforge.errors import UsageError
 
 if TYPE_CHECKING:
     from tritonforge.actions.deploy import Deployment
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 @spec_options
 @release_option
 @click.option("--dry-run", is_flag=True, help="Show the exact differences, and change nothing.")
+@click.option("--adopt", metavar="CONTAINER", help="Make a Triton that runs already the target's first release.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted rollout; without it that one is undone first.")
 @json_option
 def deploy(
@@ -29,13 +31,22 @@ def deploy(
     reference: str | None,
     dry_run: bool,
     resume: bool,
+    adopt: str | None,
     as_json: bool,
 ) -> None:
     """Take a release to TARGET: proven there first, then the traffic moves; back by itself when anything is wrong."""
+    from tritonforge.actions.adopt import adopt as take_in
     from tritonforge.actions.deploy import deploy as action
     from tritonforge.actions.workspace import open_workspace
 
     workspace = open_workspace(spec, overlays)
+    if adopt is not None:
+        if reference is not None or resume:
+            raise UsageError("--adopt goes with neither --release nor --resume")
+        with live_line(as_json) as progress:
+            done = take_in(workspace, target, adopt, dry_run=dry_run, progress=progress)
+        _show(done, as_json)
+        return
     with live_line(as_json) as progress:
         done = action(workspace, target, reference=reference, dry_run=dry_run, resume=resume, progress=progress)
     _show(done, as_json)
@@ -68,7 +79,8 @@ def _show(done: Deployment, as_json: bool) -> None:
         say(note)
     short = "–" if done.release is None else done.release[:12]
     if done.outcome == "planned":
-        assert done.plan is not None
+        if done.plan is None:
+            return
         before = "nothing" if done.previous is None else done.previous[:12]
         click.echo(f"{done.target}: {before} → {short}")
         rows = [[item.folder, item.kind, ", ".join(item.what)] for item in done.plan.models]

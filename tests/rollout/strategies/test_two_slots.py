@@ -337,7 +337,7 @@ def test_the_slot_that_serves_can_be_started_again(stage: Stage, tmp_path: Path)
 
 
 def done_of(*names: str) -> dict[str, Any]:
-    return dict.fromkeys(names, {})
+    return {name: {} for name in names}
 
 
 @pytest.mark.parametrize(

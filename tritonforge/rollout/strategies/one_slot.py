@@ -23,6 +23,7 @@ from tritonforge.rollout.live_folder import LiveFolder, layout_of
 from tritonforge.rollout.live_folder_plan import InPlace, plan_in_place
 from tritonforge.rollout.place import AgentRefused
 from tritonforge.rollout.points import remote
+from tritonforge.rollout.readiness_watch import watched_readiness
 from tritonforge.rollout.statistics_window import counters, seen_between
 from tritonforge.rollout.steps import Step, run_steps
 from tritonforge.rollout.strategies.two_slots import log_end, wait_ready
@@ -52,6 +53,8 @@ class OneSlot:
     pace: Pace
     prove: Prove | None
     progress: Progress
+    warnings: list[str] = field(default_factory=list, init=False)
+    """What its operator should know, beside the outcome."""
     _plan: InPlace | None = field(default=None, init=False)
 
     def run(self, done: Mapping[str, Any]) -> None:
@@ -184,7 +187,7 @@ class OneSlot:
         self._apply("serve", ops.serving(plan.old))
         foreign = self.host.place.call("live")["foreign"]
         if foreign:
-            self.progress(f"left alone in the repository: {', '.join(foreign)}")
+            self.warnings.append(f"left alone in the server's repository: {', '.join(foreign)}")
         return {"fingerprint": self.start.fingerprint, "left_alone": foreign}
 
     def _start_with(self, start: ServerStart) -> None:
@@ -215,10 +218,16 @@ class OneSlot:
 
     def _load_candidates(self, plan: InPlace) -> dict[str, Any]:
         loads = ops.candidates(plan)
-        for name, changes in loads.items():
-            self.progress(f"{name}: loading")
-            self._apply(f"candidate-{name}", changes)
-        return {"loaded": len(loads)}
+        with self.host.reach(SLOT) as connection, watched_readiness(connection) as unready:
+            for name, changes in loads.items():
+                self.progress(f"{name}: loading")
+                self._apply(f"candidate-{name}", changes)
+        if unready.is_set():
+            self.warnings.append(
+                "the server called itself unready while a newcomer was loading, though it served on: start it with "
+                "`--strict-readiness=false`, and probe models and not the server"
+            )
+        return {"loaded": len(loads), "called_unready": unready.is_set()}
 
     def _prove(self, plan: InPlace) -> dict[str, Any]:
         assert self.prove is not None

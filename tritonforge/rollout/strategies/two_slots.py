@@ -84,6 +84,11 @@ class TwoSlots:
         run_steps(self.steps(), self.journal, done, self.progress)
         self.commit()
 
+    def take_over(self) -> None:
+        """Put the proxy before a server that runs already, and commit that."""
+        run_steps([Step("proxy", "making the proxy ready", self._proxy)], self.journal, {}, self.progress)
+        self.commit()
+
     def commit(self) -> None:
         """Make it what the target serves: the proxy's file, then the journal's line. The rest can be done later."""
         self._settle({self.slot: 100})
@@ -290,7 +295,7 @@ class TwoSlots:
             if event["outcome"] == "deployed":
                 order.append(str(event["release"]))
         slots = (self.state.committed or {}).get("slots", {})
-        running = [str(item["release"]) for item in slots.values()]
+        running = [str(item["release"]) for name, item in slots.items() if name != self.slot]
         newest = [release for release in dict.fromkeys(order) if release is not None][: self.pace.retention]
         return list(dict.fromkeys([*newest, *running]))
 

@@ -6,18 +6,15 @@ whoever's it is: it is never stopped or removed, only left when its slot is need
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final
 
-from tritonforge.errors import CheckFailed, EnvironmentLacks, UsageError
+from tritonforge.errors import EnvironmentLacks, UsageError
 from tritonforge.rollout.host import ServerStart, ServerStatus
-from tritonforge.rollout.place import Place
-from tritonforge.rollout.targets.containers import TRITON_PORTS, Names, find, published, status_of
+from tritonforge.rollout.targets.containers import TARGET, TRITON_PORTS, Names, find, published, status_of
 
-FILE: Final = "adopted.json"
-"""Below the target's root: slot → container, fingerprint and release."""
+_MARK: Final = "adopted-"
 
 
 def foreign_container(client: Any, name: str) -> Any:
@@ -49,55 +46,49 @@ def foreign_container(client: Any, name: str) -> Any:
     return container
 
 
-def join(client: Any, names: Names, slot: str, container: Any) -> None:
-    """Have the proxy find the container under the slot's name."""
+def join(client: Any, names: Names, slot: str, container: Any, start: ServerStart) -> None:
+    """Have the proxy find the container under the slot's name; what it was adopted as stands in further names."""
     import docker.errors
 
     network = client.networks.get(names.network)
     with suppress(docker.errors.APIError):
         network.disconnect(container)
-    network.connect(container, aliases=[names.container(slot)])
+    network.connect(container, aliases=[names.container(slot), *_marks(start.fingerprint)])
 
 
-def note(place: Place, token: str, slot: str, container: Any, start: ServerStart) -> None:
-    """Remember whose the slot is."""
-    said = {slot: {"container": container.id, "fingerprint": start.fingerprint, "release": start.release}}
-    place.call("write_file", {"token": token, "path": FILE, "text": json.dumps(said)})
+def guest(client: Any, names: Names, slot: str) -> Any | None:
+    """The container that was adopted into a slot; None where there is none."""
+    for container in client.containers.list(all=True, filters={"network": names.network}, ignore_removed=True):
+        if names.container(slot) in _aliases(container, names) and container.labels.get(TARGET) != names.instance:
+            return container
+    return None
 
 
-def adopted(place: Place, slot: str) -> Mapping[str, str] | None:
-    """What was adopted into a slot; None where it is tritonforge's own."""
-    text = place.call("read_file", {"path": FILE})
-    found = json.loads(text).get(slot) if text else None
-    return None if found is None else dict(found)
-
-
-def status_of_adopted(client: Any, said: Mapping[str, str]) -> ServerStatus:
+def status_of_guest(container: Any, names: Names, slot: str) -> ServerStatus:
     """The state of an adopted container, as what it was adopted as."""
-    status = status_of(find(client, said["container"]))
-    return ServerStatus(
-        status.running,
-        said["fingerprint"],
-        said["release"],
-        status.image,
-        status.started,
-        status.restarts,
-        f"adopted, {status.words}",
+    status = status_of(container)
+    parts = sorted(item for item in _aliases(container, names) if item.startswith(_MARK))
+    fingerprint = "".join(item[len(_MARK) + 2 :] for item in parts)
+    return replace(
+        status, fingerprint=fingerprint, image=container.attrs["Image"], restarts=0, words=f"adopted, {status.words}"
     )
 
 
-def leave(client: Any, names: Names, said: Mapping[str, str]) -> None:
-    """Let go of an adopted container: it runs on, and gets nothing from the proxy any more."""
+def let_go(client: Any, names: Names, slot: str) -> None:
+    """Let an adopted container leave the slot: it runs on, and the proxy does not find it any more."""
     import docker.errors
 
-    container = find(client, said["container"])
-    if container is None:
-        return
-    try:
-        client.networks.get(names.network).disconnect(container)
-    except docker.errors.NotFound:
-        return
-    except docker.errors.APIError as error:
-        if error.status_code == 404 or "is not connected" in str(error.explanation or error):
-            return
-        raise CheckFailed(f"'{container.name}' does not leave the target's network", found=str(error)) from None
+    container = guest(client, names, slot)
+    if container is not None:
+        with suppress(docker.errors.NotFound):
+            client.networks.get(names.network).disconnect(container)
+
+
+def _marks(fingerprint: str) -> list[str]:
+    """A fingerprint as names of 63 letters at most: an engine keeps names with a network, and nothing else."""
+    return [f"{_MARK}0-{fingerprint[:32]}", f"{_MARK}1-{fingerprint[32:]}"]
+
+
+def _aliases(container: Any, names: Names) -> list[str]:
+    networks = container.attrs["NetworkSettings"]["Networks"] or {}
+    return list((networks.get(names.network) or {}).get("Aliases") or [])

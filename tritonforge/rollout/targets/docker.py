@@ -12,6 +12,7 @@ from tritonforge.errors import CheckFailed, EnvironmentLacks
 from tritonforge.rollout.haproxy import config_operation
 from tritonforge.rollout.host import Address, ProxyStatus, ServerStart, ServerStatus
 from tritonforge.rollout.model_control import restricting
+from tritonforge.rollout.targets import adoption
 from tritonforge.rollout.targets.containers import (
     FINGERPRINT,
     IMAGE,
@@ -26,6 +27,7 @@ from tritonforge.rollout.targets.containers import (
     halt,
     log_lines,
     private_ports,
+    published,
     require_room_for_names,
     status_of,
 )
@@ -125,6 +127,10 @@ class DockerHost:
     def start(self, slot: str, start: ServerStart) -> None:
         with self.engine.calls():
             found = find_ours(self.engine.client, self.names, slot)
+            if "adopted" in (start.settings or {}):
+                self._still_adopted(slot, start)
+                return
+            adoption.let_go(self.engine.client, self.names, slot)
             if found is not None and found.labels.get(FINGERPRINT) == start.fingerprint:
                 if found.status == "running":
                     return
@@ -139,6 +145,8 @@ class DockerHost:
         with self.engine.calls():
             found = find_ours(self.engine.client, self.names, slot)
             if found is None:
+                # What was adopted is never stopped: the proxy only finds it no more.
+                adoption.let_go(self.engine.client, self.names, slot)
                 return
             if found.status == "created":
                 discard(found)
@@ -148,13 +156,18 @@ class DockerHost:
 
     def status(self, slot: str) -> ServerStatus:
         with self.engine.calls():
-            return status_of(find_ours(self.engine.client, self.names, slot))
+            found = find_ours(self.engine.client, self.names, slot)
+            guest = None if found is not None else adoption.guest(self.engine.client, self.names, slot)
+            return status_of(found) if guest is None else adoption.status_of_guest(guest, self.names, slot)
 
     @contextmanager
     def reach(self, slot: str) -> Iterator[Connection]:
         with self.engine.calls():
             ports = private_ports(self.engine.client, self.names, slot)
             container = find_ours(self.engine.client, self.names, slot)
+            if container is None:
+                container = adoption.guest(self.engine.client, self.names, slot)
+                ports = {} if container is None else published(container) or {}
         if not ports or container is None:
             yield _UNREACHED
             return
@@ -167,7 +180,7 @@ class DockerHost:
             yield replace(connection, headers={said["header"]: said["key"]})
 
     def address(self, slot: str) -> Address:
-        # Names, not addresses: the engine gives others after a restart.
+        # Names, not addresses: the engine gives others after a restart. What was adopted has the slot's name as well.
         return Address(self.names.container(slot), *TRITON_PORTS, resolve=True)
 
     def control(self) -> list[str]:
@@ -196,6 +209,30 @@ class DockerHost:
     def logs(self, unit: str, tail: int, follow: bool) -> Iterator[str]:
         with self.engine.calls():
             yield from log_lines(find_ours(self.engine.client, self.names, unit), tail, follow)
+
+    @contextmanager
+    def reach_foreign(self, name: str) -> Iterator[tuple[Connection, str, tuple[str, ...]]]:
+        """A running Triton that is to be adopted: its address, its image's id and its command."""
+        with self.engine.calls():
+            container = adoption.foreign_container(self.engine.client, name)
+            ports = published(container) or {}
+        with self._connection(_LOOPBACK, [ports.get(port) for port in TRITON_PORTS]) as connection:
+            yield connection, str(container.attrs["Image"]), tuple(container.attrs["Config"].get("Cmd") or ())
+
+    def adopt(self, slot: str, name: str, start: ServerStart) -> None:
+        """Have the proxy find the container ``name`` in a slot; nothing of it is restarted."""
+        with self.engine.calls():
+            adoption.join(
+                self.engine.client, self.names, slot, adoption.foreign_container(self.engine.client, name), start
+            )
+
+    def _still_adopted(self, slot: str, start: ServerStart) -> None:
+        guest = adoption.guest(self.engine.client, self.names, slot)
+        if guest is None or adoption.status_of_guest(guest, self.names, slot).fingerprint != start.fingerprint:
+            raise CheckFailed(
+                "the server that was adopted has left the target, so nothing can go back to it",
+                hint="its slot was needed for a later release; deploy a release of the spec instead",
+            )
 
     def remove(self) -> None:
         client, ours = self.engine.client, {"label": f"{TARGET}={self.names.instance}"}
