@@ -77,6 +77,7 @@ def test_only_whoever_has_the_secret_loads_models(site: Site) -> None:
     assert (site.root / "control.json").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.slow
 def test_a_config_and_two_models_change_at_once(site: Site) -> None:
     site.release({"plus": 1, "more": 10})
     site.deploy()
@@ -137,17 +138,19 @@ def test_what_cannot_change_in_place_is_refused_before_anything_travels(site: Si
     assert site.ask("plus") == 101
 
 
+@pytest.mark.slow
 def test_new_arguments_need_a_restart_that_is_allowed(site: Site) -> None:
     site.release({"plus": 1})
     site.deploy()
-    site.release({"plus": 1}, server={"arguments": ["--log-verbose=1"]})
+    site.release({"plus": 1}, server={"options": {"log-verbose": 1}})
     assert "started anew" in site.deploy(code=2)["message"]
     site.rollout["restart"] = True
-    site.release({"plus": 1}, server={"arguments": ["--log-verbose=1"]})
+    site.release({"plus": 1}, server={"options": {"log-verbose": 1}})
     assert site.deploy()["outcome"] == "deployed"
     assert site.ask("plus") == 101
 
 
+@pytest.mark.slow
 def test_a_clock_that_was_set_back_hides_no_change(site: Site) -> None:
     site.release({"plus": 1})
     site.deploy()
@@ -163,6 +166,7 @@ def test_a_clock_that_was_set_back_hides_no_change(site: Site) -> None:
     assert (site.index(), site.ask("plus")) == ({"plus": ["1"]}, 101)
 
 
+@pytest.mark.slow
 def test_the_server_ends_in_the_middle_and_the_old_release_comes_back(site: Site) -> None:
     first = site.release({"plus": 1})
     site.deploy()
@@ -178,6 +182,7 @@ def test_the_server_ends_in_the_middle_and_the_old_release_comes_back(site: Site
     assert (site.live(), site.index(), site.ask("plus")) == ({"plus": ["1"]}, {"plus": ["1"]}, 101)
 
 
+@pytest.mark.slow
 def test_nobody_confirms_and_the_target_goes_back_by_itself(site: Site) -> None:
     site.rollout["deadman_s"] = 2
     routed(site, 1, 2)
@@ -221,7 +226,9 @@ def stage(runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     made.remove()
 
 
-@pytest.mark.parametrize("point", KILLS)
+@pytest.mark.parametrize(
+    "point", [pytest.param(point, marks=[] if "switch-plus.after" in point else pytest.mark.slow) for point in KILLS]
+)
 def test_a_kill_loses_no_request_and_the_next_command_says_what_became_of_it(stage: Any, point: str) -> None:
     site, first, second = stage
     site.deploy("--release", first)
@@ -236,6 +243,7 @@ def test_a_kill_loses_no_request_and_the_next_command_says_what_became_of_it(sta
     assert (site.live(), site.index(), site.ask("plus")) == ({"plus": ["1"]}, {"plus": ["1"]}, 101)
 
 
+@pytest.mark.slow
 def test_a_killed_rollout_goes_on(stage: Any) -> None:
     site, first, second = stage
     site.deploy("--release", first)

@@ -74,6 +74,7 @@ def running(root: Path, runtime: Runtime, **launch: Any) -> Iterator[Elsewhere]:
             stop_detached(unit, 1.0)
 
 
+@pytest.mark.slow
 def test_a_server_is_changed_in_place_and_its_other_models_are_left_alone(tmp_path: Path, runtime: Runtime) -> None:
     with running(tmp_path, runtime, control="explicit") as site:
         (site.repository / "theirs" / "1").mkdir(parents=True)
@@ -116,7 +117,7 @@ def test_names_that_are_somebody_elses_are_refused(tmp_path: Path, runtime: Runt
         assert sorted(path.name for path in site.repository.iterdir()) == ["plus"]
 
 
-@pytest.mark.parametrize("mode", ["none", "poll"])
+@pytest.mark.parametrize("mode", ["none", pytest.param("poll", marks=pytest.mark.slow)])
 def test_a_server_that_does_not_let_its_models_be_changed_is_recognised(
     tmp_path: Path, runtime: Runtime, mode: Any
 ) -> None:

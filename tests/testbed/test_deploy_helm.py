@@ -87,7 +87,7 @@ def test_a_redeploy_and_a_rollback_lose_no_request_and_restart_nothing(serving: 
 
 
 BROKEN = {
-    "load": "CrashLoopBackOff",
+    "load": "exited with 1",
     "answers": "the newcomer is not what was released",
 }
 
@@ -160,11 +160,10 @@ def test_a_deploy_that_is_killed_in_the_middle_of_the_move_is_reverted_by_the_ke
         monkeypatch.setenv("TRITONFORGE_FAULT", "rollout.agent.append.done.shift-25.after")
         assert serving.said("deploy", "there").code == -9
         monkeypatch.delenv("TRITONFORGE_FAULT")
-        begun = serving.deploy(command="status")
-        assert begun["dead_man_timer"]["pending"] is True
-        eventually(lambda: serving.deploy(command="status")["dead_man_timer"]["pending"] is False, 90)
-        shares = {item["slot"]: item["share"] for item in serving.deploy(command="status")["slots"]}
-        assert sorted(value or 0 for value in shares.values()) == [0, 100]
+        assert serving.deploy(command="status", code=1)["dead_man_timer"]["pending"] is True
+        eventually(lambda: not serving.deploy(command="status", code=1)["dead_man_timer"]["pending"], 90)
+        back = {item["slot"]: item["share"] for item in serving.deploy(command="status", code=1)["slots"]}
+        assert sorted(value or 0 for value in back.values()) == [0, 100]
         done = serving.deploy()
         traffic.wait_for(50)
     assert traffic.failures == []

@@ -54,7 +54,7 @@ def settings(
             "config": str(options.config),
             "known_hosts": str(options.known_hosts),
         },
-        "board_root": str(lay_out("orin-nx-jp6.2", tmp_path_factory.mktemp("board") / "root")),
+        "board_root": str(lay_out("orin-nx-jp6.2", tmp_path_factory.mktemp("board") / "root", real=("docker",))),
         "image": image,
         "gpus": _takes_gpus(engine, image),
         "proxy": {"image": haproxy_image.build(engine, base)},

@@ -25,7 +25,8 @@ from tritonforge.rollout.journal import Event, Journal, TargetState, Unfinished
 from tritonforge.rollout.lock import holder_here, target_lock
 from tritonforge.rollout.place import AgentRefused
 from tritonforge.rollout.points import remote
-from tritonforge.rollout.strategies.one_slot import SLOT, STRATEGY, OneSlot, one_slot_start, steps_in_place
+from tritonforge.rollout.strategies.one_slot import SLOT, OneSlot, one_slot_start
+from tritonforge.rollout.strategies.one_slot_layouts import STRATEGY, steps_in_place
 from tritonforge.rollout.strategies.two_slots import TwoSlots, free_slot, proxy_digest
 from tritonforge.rollout.strategy import Candidate, Prove, Strategy
 from tritonforge.triton.connection import Connection
@@ -198,6 +199,8 @@ def _prepared(target: OpenTarget, dry_run: bool) -> Snapshot:
 def _planned(target: OpenTarget, snapshot: Snapshot, bundle: Bundle, release: Release | None) -> Deployment:
     start = _start(target, bundle, resolve=False)
     plan = plan_of(target, snapshot, bundle, start)
+    if snapshot.state.committed is not None:
+        _require_strategy(target, snapshot.state.committed["strategy"])
     if target.strategy == STRATEGY:
         plan = replace(plan, steps=tuple(steps_in_place(target.host, snapshot.state, bundle)))
     return Deployment(target.name, "planned", bundle.release, snapshot.state.release, plan)
@@ -237,6 +240,8 @@ def _change(
             if note is not None:
                 notes.append(note)
                 state = target.read().state
+            if state.committed is not None:
+                _require_strategy(target, state.committed["strategy"])
             start = start or _start(target, bundle, resolve=True)
             plan = changes_between(state, bundle, start)
             if _serves(target, state, start, bundle.release):
@@ -355,6 +360,21 @@ def _words(error: BaseException) -> str:
     return error.message if isinstance(error, ForgeError) else f"{type(error).__name__}: {error}"
 
 
+def _require_strategy(target: OpenTarget, there: str) -> None:
+    """The public ports belong to the proxy, or to the one server: a target goes on as it began.
+
+    Raises:
+        UsageError: the spec says another strategy now.
+    """
+    if there != target.strategy:
+        raise UsageError(
+            f"'{target.name}' was deployed with another strategy, and what that started has its public ports",
+            expected=f"strategy: {there}",
+            found=f"strategy: {target.strategy}",
+            hint="leave the strategy as it is, or declare another target with ports and a name of its own",
+        )
+
+
 def _serves(target: OpenTarget, state: TargetState, start: ServerStart, release: str) -> bool:
     """Whether exactly this is committed and runs."""
     active = _active(state)
@@ -413,6 +433,7 @@ def _again(
 ) -> Strategy:
     """The rollout that the journal tells of, to go on with it or to undo it."""
     begin = unfinished.begin
+    _require_strategy(target, begin["strategy"])
     journal = Journal(target.host.place, token, unfinished.rollout, state.events)
     start = ServerStart.from_json(begin["start"])
     bundle = _from_begin(begin) if release is None else bundle_of(release)

@@ -16,7 +16,8 @@ from tritonforge.actions.workspace import Workspace
 from tritonforge.errors import ForgeError, UsageError
 from tritonforge.rollout.delivery import bundle_of
 from tritonforge.rollout.host import ServerStart
-from tritonforge.rollout.strategies.one_slot import STRATEGY, one_slot_start
+from tritonforge.rollout.strategies.one_slot import one_slot_start
+from tritonforge.rollout.strategies.one_slot_layouts import STRATEGY
 from tritonforge.triton.client import Client
 
 

@@ -88,6 +88,8 @@ def _show(done: Deployment, as_json: bool) -> None:
             table(None, ["model", "", "difference"], rows)
         for line in done.plan.server:
             click.echo(f"server: {line}")
+        for line in done.plan.steps:
+            click.echo(f"in place: {line}")
         if done.plan.empty:
             click.echo("nothing would change")
         elif done.plan.bytes is not None:

@@ -9,8 +9,8 @@
 {{- range $index, $name := list "blue" "green" }}
 {{- if eq $proxy.discovery "dns" }}
 {{- $host := printf "%s-%s-headless.%s.svc.%s" $full $name $root.Release.Namespace $proxy.clusterDomain }}
-    server-template {{ $name }} 1-{{ int $proxy.maxPods }} {{ $host }}:{{ $.port }} weight {{ index $.weights $name }} check port 8000 check-proto h1 resolvers cluster init-addr none{{ $.options }}
-    {{- $spare = append $spare (printf "server-template spare-%s 1-%d %s:%d backup check port 8000 check-proto h1 resolvers cluster init-addr none%s" $name (int $proxy.maxPods) $host (int $.port) $.options) }}
+    server-template {{ $name }} 1-{{ int $proxy.maxPods }} {{ $host }}:{{ $.port }} weight {{ index $.weights $name }} check port 8000 check-proto h1 resolvers cluster resolve-opts allow-dup-ip init-addr none{{ $.options }}
+    {{- $spare = append $spare (printf "server-template spare-%s 1-%d %s:%d backup check port 8000 check-proto h1 resolvers cluster resolve-opts allow-dup-ip init-addr none%s" $name (int $proxy.maxPods) $host (int $.port) $.options) }}
 {{- else }}
 {{- $host := printf "\"${%s}\"" (include "tritonforge.addressVariable" (list $root (printf "-%s" $name))) }}
     {{- $health := "check" }}
@@ -60,10 +60,11 @@ defaults
     option httplog
     # Only what went wrong: a line for each request would be the proxy's greatest cost.
     option dontlog-normal
+    option log-separate-errors
     option forwardfor
     unique-id-format %[uuid()]
     option redispatch 1
-    retries 3
+    retries 8
     timeout connect {{ int $proxy.timeouts.connect }}s
     timeout http-request {{ int $proxy.timeouts.request }}s
     timeout http-keep-alive {{ int $proxy.timeouts.idle }}s
@@ -138,6 +139,7 @@ frontend statistics
 
 backend triton_{{ $protocol }}
     balance roundrobin
+    option allbackups
     option httpchk GET /v2/health/ready
     http-check expect status 200
     retry-on conn-failure empty-response 503

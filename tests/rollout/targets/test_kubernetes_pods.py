@@ -73,6 +73,26 @@ CASES: dict[str, tuple[dict[str, Any], bool, bool, str]] = {
         False,
         "CrashLoopBackOff; triton exited with 1: failed to load 'plus'",
     ),
+    "crashes, and just runs again": (
+        pod(
+            phase="Running",
+            containerStatuses=[
+                container(RUNNING, restartCount=3, lastState={"terminated": {"exitCode": 1, "reason": "Error"}})
+            ],
+        ),
+        True,
+        False,
+        "restarted 3 times; triton exited with 1",
+    ),
+    "crashed, and is about to run again": (
+        pod(
+            phase="Running",
+            containerStatuses=[container({"terminated": {"exitCode": 1, "reason": "Error"}}, restartCount=1)],
+        ),
+        False,
+        False,
+        "running",
+    ),
     "killed for memory": (
         pod(
             phase="Running",

@@ -19,18 +19,24 @@ from tritonforge.rollout.analysis import enough, judge
 from tritonforge.rollout.delivery import deliver
 from tritonforge.rollout.host import Bundle, Host, ServerStart
 from tritonforge.rollout.journal import Journal, TargetState
-from tritonforge.rollout.live_folder import LiveFolder, layout_of
 from tritonforge.rollout.live_folder_plan import InPlace, plan_in_place
 from tritonforge.rollout.place import AgentRefused
 from tritonforge.rollout.points import remote
 from tritonforge.rollout.readiness_watch import watched_readiness
 from tritonforge.rollout.statistics_window import counters, seen_between
 from tritonforge.rollout.steps import Step, run_steps
+from tritonforge.rollout.strategies.one_slot_layouts import (
+    STRATEGY,
+    configs_of,
+    layout,
+    layouts,
+    planned,
+    summary_of,
+)
 from tritonforge.rollout.strategies.two_slots import log_end, wait_ready
 from tritonforge.rollout.strategy import Candidate, Pace, Progress, Prove
 
 SLOT: Final = "blue"
-STRATEGY: Final = "one-slot"
 _POLL: Final = 0.25
 
 
@@ -293,7 +299,7 @@ class OneSlot:
                         **self.start.to_json(),
                         "release": self.bundle.release,
                         "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                        "document": _summary(self.bundle),
+                        "document": summary_of(self.bundle),
                     }
                 },
                 "live": {
@@ -337,91 +343,3 @@ class OneSlot:
         order = [self.bundle.release]
         order += [str(event["release"]) for event in reversed(self.state.history) if event["outcome"] == "deployed"]
         return list(dict.fromkeys(order))[: self.pace.retention]
-
-
-def steps_in_place(host: Host, state: TargetState, bundle: Bundle) -> list[str]:
-    """What a deployment would do, in words.
-
-    Raises:
-        UsageError: the release cannot take over in place.
-    """
-    return planned(host, state, bundle, proving=True).lines()
-
-
-def planned(host: Host, state: TargetState, bundle: Bundle, *, proving: bool) -> InPlace:
-    """What changes, from what is committed on a target to a release.
-
-    Raises:
-        UsageError: the release cannot take over in place.
-    """
-    old, new = layouts(host, state, bundle)
-    if new is None:
-        raise CheckFailed(f"the target does not have the release {bundle.release[:12]} any more")
-    return plan_in_place(old, new, proving=proving)
-
-
-def layouts(
-    host: Host, state: TargetState, bundle: Bundle
-) -> tuple[dict[str, LiveFolder], dict[str, LiveFolder] | None]:
-    """The live folder as it is committed, and as a release wants it (None: the release is neither here nor there).
-
-    Raises:
-        UsageError: the target was deployed in another way, or has models of somebody else under these names.
-    """
-    committed = state.committed
-    if committed is not None and committed["strategy"] != STRATEGY:
-        raise UsageError(
-            "this target was deployed with two slots, and its proxy has the public ports",
-            expected=f"strategy: {committed['strategy']}",
-            hint="give the one-slot target another name and other ports, or leave the strategy as it is",
-        )
-    before = None if committed is None else str(committed["release"])
-    releases = [bundle.release] if before is None else [before, bundle.release]
-    there = host.place.call("live", {"releases": releases})
-    taken = sorted({str(entry["folder"]) for entry in bundle.document["models"]} & set(there["foreign"]))
-    if taken:
-        raise UsageError(
-            "the server's repository has models under these names that tritonforge did not put there",
-            found=", ".join(taken),
-            hint="move them out of it, or give the release's models another `folder:`; others are left alone",
-        )
-    configs = configs_of(there["configs"], bundle)
-    old = {} if before is None else layout(_committed_bundle(state, before), configs[before])
-    return old, layout(bundle, configs[bundle.release]) if configs.get(bundle.release) else None
-
-
-def configs_of(there: Mapping[str, Mapping[str, str]], bundle: Bundle) -> dict[str, dict[str, str]]:
-    """The configs of releases as they were made: the bundle's from here where it is here, others from the target."""
-    found = {release: dict(configs) for release, configs in there.items()}
-    if bundle.folder is not None:
-        models = bundle.folder / "models"
-        folders = {str(entry["folder"]) for entry in bundle.document["models"]}
-        found[bundle.release] = {
-            name: (models / name / "config.pbtxt").read_text(encoding="utf-8") for name in sorted(folders)
-        }
-    return found
-
-
-def layout(bundle: Bundle, configs: Mapping[str, str]) -> dict[str, LiveFolder]:
-    """The live folder of a bundle."""
-    return layout_of(bundle.document["models"], bundle.files, bundle.folders, configs)
-
-
-def _committed_bundle(state: TargetState, release: str) -> Bundle:
-    for event in reversed(state.history):
-        if event["release"] == release:
-            said = event["document"]
-            return Bundle(release, None, said["files"], said["folders"], (), False, said)
-    raise CheckFailed(f"the target's journal does not say what release {release[:12]} is made of")
-
-
-def _summary(bundle: Bundle) -> dict[str, Any]:
-    """What status, diff and history want to know of a release when it is not at hand."""
-    return {
-        "name": bundle.document.get("name"),
-        "stateful": bundle.stateful,
-        "models": [
-            {name: entry[name] for name in ("folder", "name", "version", "backend", "config", "artifact", "kind")}
-            for entry in bundle.document.get("models", [])
-        ],
-    }

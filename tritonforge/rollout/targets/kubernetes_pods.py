@@ -24,6 +24,8 @@ HOPELESS: Final = frozenset(
 )
 """Why a container waits that somebody else must put right. ErrImagePull is not one of them: it is tried again at once,
 and ImagePullBackOff follows."""
+_RESTARTS: Final = 2
+"""A container that was started anew more often without ever becoming ready is taken for one that crashes."""
 STARTING: Final = frozenset({"ContainerCreating", "PodInitializing"})
 
 
@@ -60,6 +62,7 @@ def pod_state(pod: Mapping[str, Any], warning: str | None = None) -> PodState:
     leaving = "deletionTimestamp" in meta
     phase = str(status.get("phase") or "Pending")
     ready = conditions.get("Ready", {}).get("status") == "True" and not leaving
+    restarts = max((int(item.get("restartCount") or 0) for item in containers), default=0)
     words, hopeless = phase.lower(), False
     if leaving:
         words = "ending"
@@ -73,6 +76,9 @@ def pod_state(pod: Mapping[str, Any], warning: str | None = None) -> PodState:
         reason = str(waiting["state"]["waiting"].get("reason") or "waiting")
         hopeless = reason in HOPELESS
         words = _waiting(reason, waiting, warning)
+    elif restarts > _RESTARTS and not ready:
+        # Between two starts it waits for its next one, and says so only then.
+        words, hopeless = _with_end(f"restarted {restarts} times", containers), True
     elif running is not None:
         words = f"{'running' if ready else 'running, not ready yet,'} since {running.get('startedAt')}"
     return PodState(
@@ -84,7 +90,7 @@ def pod_state(pod: Mapping[str, Any], warning: str | None = None) -> PodState:
         any(_ran(item) for item in every),
         hopeless,
         unplaced,
-        max((int(item.get("restartCount") or 0) for item in containers), default=0),
+        restarts,
         image_run(containers[0]) if containers else None,
         None if running is None else running.get("startedAt"),
         words,

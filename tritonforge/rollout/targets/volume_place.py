@@ -36,7 +36,7 @@ class VolumePlace:
         if not self._there:
             if operation in READS:
                 return _nothing_there(operation, arguments or {})
-            raise EnvironmentLacks(f"there is no {self.title}", hint="`tritonforge deploy` makes it")
+            raise EnvironmentLacks(f"{self.title} does not exist", hint="`tritonforge deploy` makes it")
 
         def run(name: str, data: bytes) -> bytes:
             return self._keeper.run(name, data, timeout)
