@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,6 +102,81 @@ def test_whatever_changes_the_target_has_a_point_before_and_after() -> None:
         else:
             assert opened.pop() == call
     assert opened == []
+
+
+AUDIT = """
+import atexit, json, os, sys
+
+root, out, argv = sys.argv[1], sys.argv[2], sys.argv[3:]
+from tritonforge.rollout import points
+from tritonforge.rollout.place import READS
+
+inside, outside, changes = [], [], []
+
+
+def passed(name):
+    if name.endswith(".before"):
+        inside.append(name)
+    else:
+        inside.pop()
+
+
+def written(event, args):
+    if event == "subprocess.Popen":
+        words = [str(word) for word in args[1]]
+        if any(word.endswith("agent.py") for word in words):
+            return None if words[-1] in READS else "agent " + words[-1]
+        return None if "-c" in words and "haproxy" in words[0] else "program " + words[0]
+    if event in ("os.kill", "os.killpg"):
+        return f"{event} {args[1]}"
+    if event == "open":
+        path, mode, flags = args
+        writes = any(letter in (mode or "") for letter in "wax+") or (flags or 0) & (os.O_WRONLY | os.O_RDWR)
+        return f"open {path}" if writes and str(path).startswith(root) else None
+    if event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.chmod", "os.truncate"):
+        named = [str(item) for item in args if str(item).startswith(root)]
+        return f"{event} {named}" if named else None
+    return None
+
+
+def audit(event, args):
+    found = written(event, args)
+    if found is not None:
+        changes.append(found)
+        if not inside:
+            outside.append(found)
+
+
+points.fault_point = passed
+sys.addaudithook(audit)
+atexit.register(lambda: print(json.dumps({"changes": changes, "outside": outside}), file=open(out, "w")))
+from tritonforge.cli.main import run
+
+run(argv)
+"""
+
+
+def test_nothing_changes_the_target_but_between_two_points(site: Site, witness: Witness, tmp_path: Path) -> None:
+    """Python's own audit events tell of every file that is written below the target's root, every program that is
+    started and every signal that is sent by the command itself."""
+    new = site.other
+    site.forget(new)
+    said = tmp_path / "said"
+    spec = str(site.root / "spec" / "forge.yaml")
+    ran = subprocess.run(
+        [sys.executable, "-c", AUDIT, str(site.target_root), str(said)]
+        + ["deploy", TARGET, "--release", site.releases[new], "--spec", spec, "--json"],
+        env=site.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(said.read_text())
+    assert found["outside"] == []
+    kinds = {change.split()[0] for change in found["changes"]}
+    assert {"agent", "program", "open", "os.link", "os.kill"} <= kinds
+    assert witness.failures == []
 
 
 @pytest.mark.parametrize("number", kills())

@@ -9,7 +9,7 @@
 {{- range $index, $name := list "blue" "green" }}
 {{- if eq $proxy.discovery "dns" }}
 {{- $host := printf "%s-%s-headless.%s.svc.%s" $full $name $root.Release.Namespace $proxy.clusterDomain }}
-    server-template {{ $name }} 1-{{ int $proxy.maxPods }} {{ $host }}:{{ $.port }} weight {{ index $.weights $name }} check port 8000 check-proto h1 resolvers cluster resolve-opts allow-dup-ip init-addr none{{ $.options }}
+    server-template {{ $name }} 1-{{ int $proxy.maxPods }} {{ $host }}:{{ $.port }} weight {{ index $.weights $name }} check port 8000 check-proto h1 resolvers cluster init-addr none{{ $.options }}
     {{- $spare = append $spare (printf "server-template spare-%s 1-%d %s:%d backup check port 8000 check-proto h1 resolvers cluster resolve-opts allow-dup-ip init-addr none%s" $name (int $proxy.maxPods) $host (int $.port) $.options) }}
 {{- else }}
 {{- $host := printf "\"${%s}\"" (include "tritonforge.addressVariable" (list $root (printf "-%s" $name))) }}
