@@ -104,16 +104,12 @@ class Traffic:
         ).encode()
 
         def ask() -> dict[str, Any]:
-            connection.request(
-                "POST", f"/v2/models/{self.model}/infer", body, {"Content-Type": "application/json"}
-            )
+            connection.request("POST", f"/v2/models/{self.model}/infer", body, {"Content-Type": "application/json"})
             answer = connection.getresponse()
             said = answer.read()
             if answer.status != 200:
                 raise RuntimeError(f"{answer.status}: {said[:200]!r}")
-            return {
-                item["name"]: np.array(item["data"]).reshape(item["shape"]) for item in json.loads(said)["outputs"]
-            }
+            return {item["name"]: np.array(item["data"]).reshape(item["shape"]) for item in json.loads(said)["outputs"]}
 
         return ask
 

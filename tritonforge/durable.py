@@ -1,7 +1,7 @@
 """Writes that are whole or absent: stage beside, fsync, rename.
 
-Every durable step has a name (:data:`FAULT_POINTS`). ``TRITONFORGE_FAULT=NAME[:kill|:enospc|:cut]`` makes the process die
-with SIGKILL, meet a full disk, or lose its connection, at that step; ``tests/faults`` goes through all of them.
+Every durable step has a name (:data:`FAULT_POINTS`). ``TRITONFORGE_FAULT=NAME[:kill|:enospc|:cut]`` makes the process
+die with SIGKILL, meet a full disk, or lose its connection, at that step; ``tests/faults`` goes through all of them.
 """
 
 from __future__ import annotations

@@ -276,7 +276,10 @@ class Site:
         return next(addend for addend in self.releases if addend != self.serving)
 
     def forget(self, addend: float) -> None:
-        """Delete a release on the target, so that its files must travel again."""
+        """Delete a release on the target, and end the server that keeps it warm: all of it must be done again."""
+        committed = self.state().committed
+        assert committed is not None
+        self.host.stop("green" if committed["active"] == "blue" else "blue", 0.0)
         kept = {item["sha256"] for item in self._files(self.serving)}
         shutil.rmtree(self.target_root / "snapshots" / self.releases[addend], ignore_errors=True)
         for item in self._files(addend):

@@ -108,8 +108,9 @@ def serve(
         "LogLevel": "VERBOSE",
         **(settings or {}),
     }
-    if environment:
-        given["SetEnv"] = " ".join(f'"{name}={value}"' for name, value in environment.items())
+    # At this depth bash leaves the user's own start-up files alone: one that is cut off may leave a lock behind.
+    sessions = {"SHLVL": "1", **(environment or {})}
+    given["SetEnv"] = " ".join(f'"{name}={value}"' for name, value in sessions.items())
     config = folder / "sshd_config"
     config.write_text("".join(f"{name} {value}\n" for name, value in given.items()))
     log = folder / "sshd.log"

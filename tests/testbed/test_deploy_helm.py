@@ -102,7 +102,7 @@ def test_a_bad_newcomer_goes_and_the_old_one_serves(serving: Site, how: str) -> 
         answer = serving.said("deploy", "there")
         traffic.wait_for(50)
     assert answer.code == 1, answer.err
-    assert BROKEN[how] in answer.err
+    assert BROKEN[how] in answer.err, answer.err
     if how == "load":
         assert "this model is broken on purpose" in answer.err
     assert f"release {first[:12]} serves, as before" in answer.err
@@ -187,7 +187,9 @@ def test_nothing_but_the_volume_stays_after_a_target_is_removed(serving: Site, t
 ROUTES = """\
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
-metadata: {{name: {plural}.gateway.networking.k8s.io}}
+metadata:
+  name: {plural}.gateway.networking.k8s.io
+  annotations: {{api-approved.kubernetes.io: "unapproved, for tests"}}
 spec:
   group: gateway.networking.k8s.io
   scope: Namespaced
@@ -212,6 +214,7 @@ def routed(
             pytest.skip("the cluster's pods do not really run")
         text = ROUTES.format(kind="HTTPRoute", plural="httproutes", singular="httproute")
         cluster.kubectl("apply", "--filename=-", stdin=text)
+        cluster.kubectl("wait", "--for=condition=Established", "crd/httproutes.gateway.networking.k8s.io")
         root = tmp_path_factory.mktemp("routes")
         for folder in (root, *root.parents[:2]):
             folder.chmod(0o755)

@@ -45,7 +45,7 @@ def open_containers(
         EnvironmentLacks: the engine is not reached.
     """
     if isinstance(spec, DockerTarget):
-        run = container_run(spec, platform, spec.image or vendor_image(platform.triton))
+        run = container_run(spec, platform, spec.image or platform.image or vendor_image(platform.triton))
         with open_engine(spec.host) as engine:
             host = DockerHost(
                 engine,
@@ -78,7 +78,7 @@ def open_containers(
             )
         return
     if isinstance(spec, ComposeTarget):
-        run = container_run(spec, platform, spec.image or vendor_image(platform.triton))
+        run = container_run(spec, platform, spec.image or platform.image or vendor_image(platform.triton))
         with open_engine(spec.host) as engine:
             if engine.ssh is not None:
                 raise EnvironmentLacks(

@@ -55,7 +55,6 @@ class OpenTarget:
     strategy: str
     kind: str
 
-
     def read(self) -> Snapshot:
         """The target's own account of itself."""
         said = self.host.place.call("read")

@@ -19,8 +19,8 @@ DURATION: Final = "nv_inference_request_duration_us"
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Counters of one slot at one moment. ``requests`` and ``broken`` are the proxy's; the others are Triton's by model,
-    None where its metrics could not be read."""
+    """Counters of one slot at one moment. ``requests`` and ``broken`` are the proxy's; the others are Triton's by
+    model, None where its metrics could not be read."""
 
     requests: int
     broken: int

@@ -29,5 +29,5 @@ def lost(found: str) -> EnvironmentLacks:
     return EnvironmentLacks(
         "the connection to the target was lost",
         found=found,
-        hint="the journal knows how far it came: `tritonforge deploy TARGET --resume` goes on, without it that is undone",
+        hint="the journal knows how far it came: `deploy --resume` goes on, `deploy` without it undoes that",
     )

@@ -65,6 +65,8 @@ def _type(value: dict[str, Any]) -> str:
     if "$ref" in value:
         name = value["$ref"].rsplit("/", 1)[-1]
         return f"[{name}](#{name.lower()})"
+    if "oneOf" in value:
+        return " or ".join(_type(item) for item in value["oneOf"])
     if "anyOf" in value:
         return " or ".join(dict.fromkeys(_type(item) for item in value["anyOf"] if item.get("type") != "null"))
     if "enum" in value:
@@ -76,6 +78,6 @@ def _type(value: dict[str, Any]) -> str:
         items = value.get("items")
         return f"list of {_type(items)}" if items else "list"
     if kind == "object":
-        inner = value.get("additionalProperties")
+        inner = value.get("additionalProperties") or next(iter(value.get("patternProperties", {}).values()), None)
         return f"mapping to {_type(inner)}" if isinstance(inner, dict) else "mapping"
     return {"string": "text", "integer": "integer", "number": "number", "boolean": "true or false"}.get(kind, kind)

@@ -91,7 +91,18 @@ CASES: dict[str, tuple[dict[str, Any], bool, bool, str]] = {
         ),
         False,
         False,
-        "running",
+        "about to be started again; triton exited with 1",
+    ),
+    "runs again": (
+        pod(
+            phase="Running",
+            containerStatuses=[
+                container(RUNNING, restartCount=1, lastState={"terminated": {"exitCode": 1, "reason": "Error"}})
+            ],
+        ),
+        False,
+        False,
+        "running, not ready yet, since 2026-11-21T10:00:00Z; triton exited with 1",
     ),
     "killed for memory": (
         pod(

@@ -1,10 +1,10 @@
 """tritonforge's hand on a target: its journal, its lock, its files, its proxy, and the dead-man timer.
 
-    python3 agent.py --root FOLDER OPERATION        # arguments: one JSON object on standard input; answer: one on output
-    python3 agent.py --root FOLDER watch            # runs until it is ended; goes back by itself when nobody confirms
+    python3 agent.py --root FOLDER OPERATION   # arguments: a JSON object on standard input; the answer: one on output
+    python3 agent.py --root FOLDER watch        # runs until it is ended; goes back by itself when nobody confirms
 
-It runs where tritonforge is not installed (a keeper container made of Triton's own image, a Jetson, a pod), so it is one
-file that needs Python 3.6 and its standard library. Every operation can be repeated. What changes something on behalf of
+It runs where tritonforge is not installed (a keeper container made of Triton's own image, a Jetson, a pod), so it is
+one file that needs Python 3.6 and its standard library. Every operation can be repeated. What changes something on behalf of
 a rollout needs that rollout's lock, named by its token: whoever lost the lock can change nothing any more.
 
 FOLDER holds:
@@ -751,7 +751,7 @@ def revert(root, pending):
 
 # --- the live folder: one server in explicit mode, changed in place
 #
-#   live/           what that server reads; its files are copies, because a hard link that comes or goes changes a file's
+#   live/           what that server reads; its files are copies: a hard link that comes or goes changes a file's
 #                   ctime, and Triton then reloads it
 #   live-staging/   beside it on the same file system: everything is made here and renamed into live/
 #   live.json       what live/ holds, and what of it the server was seen to have loaded
@@ -1344,8 +1344,8 @@ def main():
 
 
 def serve(root):
-    """Answer line by line, for as long as somebody asks: ``[operation, arguments]``. Where a program takes long to start
-    its answers would take as long."""
+    """Answer line by line, for as long as somebody asks: ``[operation, arguments]``. Where a program takes long to
+    start its answers would take as long."""
     for line in iter(sys.stdin.readline, ""):
         operation, args = json.loads(line)
         print(json.dumps(answer(root, operation, json.dumps(args))), flush=True)

@@ -29,7 +29,7 @@ _POLL: Final = 0.25
 
 @dataclass(slots=True)
 class TwoSlots:
-    """One rollout between two slots. ``prove`` is None where there is nothing to ask: a rollback to a proven release."""
+    """One rollout between two slots. ``prove`` is None where nothing is to be asked: a rollback to a proven release."""
 
     host: Host
     journal: Journal

@@ -81,6 +81,9 @@ def pod_state(pod: Mapping[str, Any], warning: str | None = None) -> PodState:
         words, hopeless = _with_end(f"restarted {restarts} times", containers), True
     elif running is not None:
         words = f"{'running' if ready else 'running, not ready yet,'} since {running.get('startedAt')}"
+        words = words if ready or not restarts else _with_end(words, containers)
+    elif restarts or any("terminated" in item.get("state", {}) for item in containers):
+        words = _with_end("about to be started again", containers)
     return PodState(
         str(meta["name"]),
         str(meta.get("uid")),
