@@ -18,6 +18,7 @@ import pytest
 
 from faults.rollout_site import ROLLOUT, TARGET, Ran, Site, Witness, ended, open_site, runtime_or_skip
 from faults.rollout_table import Row, keep
+from tritonforge.rollout.journal import read_state
 
 pytestmark = pytest.mark.live
 slow = pytest.mark.slow
@@ -60,12 +61,11 @@ def wait_for_event(site: Site, kind: str, step: str | None = None, seconds: floa
     ends = time.monotonic() + seconds
     while True:
         events = site.place.call("read")["journal"]
-        begun = max((number for number, event in enumerate(events) if event["event"] == "begin"), default=0)
-        if site.state().unfinished is not None and any(
-            event["event"] == kind and event.get("step") == step for event in events[begun:]
-        ):
+        unfinished = read_state(events).unfinished
+        begun = [event for event in events if unfinished and event.get("rollout") == unfinished.rollout]
+        if any(event["event"] == kind and event.get("step") == step for event in begun):
             return
-        assert time.monotonic() < ends, [(event["event"], event.get("step")) for event in events[begun:]]
+        assert time.monotonic() < ends, [(event["event"], event.get("step")) for event in begun]
         time.sleep(0.1)
 
 

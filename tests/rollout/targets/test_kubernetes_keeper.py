@@ -16,6 +16,7 @@ from rollout.targets.local_pod import LocalCluster
 from tritonforge.errors import EnvironmentLacks
 from tritonforge.rollout.place import AgentRefused
 from tritonforge.rollout.targets.kubernetes_api import Cluster
+from tritonforge.rollout.targets.kubernetes_exec import Session
 from tritonforge.rollout.targets.kubernetes_keeper import KeeperPlace
 from tritonforge.rollout.targets.kubernetes_pods import PodState, pod_state
 
@@ -134,6 +135,21 @@ def test_an_agent_that_ends_without_an_answer_is_said(made: Made) -> None:
         made.place.call("no-such-operation")
     assert "KeyError" in str(caught.value.found)
     assert made.place.call("hello")["agent"] == 1, "the next one is asked of a new one"
+
+
+def test_a_program_that_went_with_its_pod_is_asked_again_in_the_next(made: Made) -> None:
+    first = made.cluster.root / "killed"
+    made.cluster.root.mkdir()
+    serving = made.place._serving
+
+    def once() -> Session:
+        if first.exists():
+            return serving()
+        first.touch()
+        return Session(cast(Cluster, made.cluster), "pod", "keeper", ["sh", "-c", "read line; exit 137"])
+
+    made.place._serving = once  # type: ignore[method-assign]
+    assert made.place.call("hello")["agent"] == 1
 
 
 def test_one_program_answers_all_and_a_lost_connection_is_made_anew(made: Made) -> None:

@@ -4,8 +4,8 @@
     python3 agent.py --root FOLDER watch        # runs until it is ended; goes back by itself when nobody confirms
 
 It runs where tritonforge is not installed (a keeper container made of Triton's own image, a Jetson, a pod), so it is
-one file that needs Python 3.6 and its standard library. Every operation can be repeated. What changes something on behalf of
-a rollout needs that rollout's lock, named by its token: whoever lost the lock can change nothing any more.
+one file that needs Python 3.6 and its standard library. Every operation can be repeated. What changes something on
+behalf of a rollout needs that rollout's lock, named by its token: whoever lost the lock can change nothing any more.
 
 FOLDER holds:
     journal.jsonl             one line an event; only ever appended to

@@ -66,6 +66,7 @@ class HelmHost:
         if running:
             with target_lock(self.place, "renewing the keeper"):
                 self._apply(wanted, "the keeper is renewed")
+                self.place.close()
                 self._await_keeper()
         else:
             self._progress("installing the keeper")

@@ -19,6 +19,8 @@ from tritonforge.rollout.targets.kubernetes_pods import PodState, slot_words
 
 ROOT: Final = "/tritonforge"
 AGENT: Final = ["python3", "-S", "-E", "-B", "/agent/agent.py", "--root", ROOT]
+KILLED: Final = (137, 143)
+"""Exit codes of a program that went with its pod: the next pod is asked."""
 _BLOCK: Final = 1 << 17
 _MOVED_S: Final = 90.0
 """A keeper that is just being moved to another node is waited for this long."""
@@ -158,7 +160,7 @@ class KeeperPlace:
                             found=ended.said,
                             hint="name one that has it, such as Triton's own, by the chart's value `keeper.image`",
                         ) from None
-                    if ended.code is not None:
+                    if ended.code is not None and ended.code not in KILLED:
                         raise EnvironmentLacks(
                             f"{operation} in the keeper of {self.title} ended before it answered",
                             found=f"{ended.said} (exit code {ended.code})",

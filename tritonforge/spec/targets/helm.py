@@ -21,7 +21,7 @@ class ModelDelivery(Strict):
     storage_class: str | None = None
     """Its storage class."""
     url: str | None = None
-    """Where the object store has releases: `s3://bucket/prefix`, `https://…`."""
+    """Where the object store has releases: `s3://bucket/prefix`, an `https` address."""
 
 
 class HelmTarget(TargetCommon):
@@ -50,6 +50,6 @@ class HelmTarget(TargetCommon):
     routes: Literal["haproxy", "gateway"] = "haproxy"
     """What splits the traffic: the chart's HAProxy, or routes of the Gateway API."""
     models: ModelDelivery = ModelDelivery()
-    """How model files reach the pods."""
+    """By which way model files come to the pods."""
     timeout_s: int = 600
     """The longest that one call of helm may take."""
