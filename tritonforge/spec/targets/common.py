@@ -106,7 +106,7 @@ class TargetCommon(Strict):
     validate_answers: bool = True
     """Ask a newcomer all golden cases before it gets any traffic."""
     rollout: RolloutSpec = RolloutSpec()
-    """How a new release takes over."""
+    """The pace at which a new release takes over, and what it must show on the way."""
     minimum_triton: Annotated[str, StringConstraints(pattern=r"^\d{2}\.\d{2}$")] | None = None
     """Refuse an older Triton (a container release, such as `24.10`)."""
     retention: Annotated[int, Field(ge=2)] = 3
