@@ -243,19 +243,24 @@ def status(models: int, rounds: int) -> dict[str, Any]:
         ports = json.loads((made.root / "target" / "ports.json").read_text())["blue"]
         counted: list[int] = []
 
-        def index() -> None:
+        def own(configs: bool) -> None:
+            """The server's answers that a command needs, asked for one after the other over one connection."""
             connection = http.client.HTTPConnection("127.0.0.1", ports[0])
             connection.request("POST", "/v2/repository/index", "{}", {"Content-Type": "application/json"})
             counted.append(len(json.loads(connection.getresponse().read())))
+            for name in ["net", *names] if configs else []:
+                connection.request("GET", f"/v2/models/{name}/config")
+                connection.getresponse().read()
             connection.close()
 
-        seconds: dict[str, list[float]] = {"index": [], "status": [], "diff": []}
+        seconds: dict[str, list[float]] = {"index": [], "index and configs": [], "status": [], "diff": []}
         for _ in range(rounds):
-            seconds["index"].append(timed(index))
+            seconds["index"].append(timed(lambda: own(False)))
+            seconds["index and configs"].append(timed(lambda: own(True)))
             seconds["status"].append(timed(lambda: made.run("status", "here")))
             seconds["diff"].append(timed(lambda: made.run("diff", "here")))
     medians = {name: statistics.median(values) for name, values in seconds.items()}
-    beside = {name: medians[name] - medians["index"] for name in ("status", "diff")}
+    beside = {"status": medians["status"] - medians["index"], "diff": medians["diff"] - medians["index and configs"]}
     return {"models": counted[-1], "seconds": medians, "beside_the_servers_own": beside}
 
 

@@ -90,6 +90,24 @@ def test_a_bad_newcomer_goes_and_the_old_one_serves(serving: Site, how: str) -> 
     assert serving.deploy("--dry-run")["previous"] == first
 
 
+def test_the_proxy_takes_another_configuration_and_no_request_fails(serving: Site, engine: Any) -> None:
+    proxy = engine.containers.get(serving.container("proxy"))
+    image = serving.settings["proxy"]["image"]
+    with serving.traffic() as traffic:
+        traffic.wait_for(50)
+        serving.release(1, proxy={"image": image, "sequence_header": "x-sequence"})
+        done = serving.deploy()
+        traffic.wait_for(50)
+        serving.release(1, proxy={"image": image})
+        serving.deploy()
+        traffic.wait_for(50)
+    assert traffic.failures == []
+    assert done["outcome"] == "deployed"
+    proxy.reload()
+    assert proxy.attrs["RestartCount"] == 0 and proxy.status == "running", "it is the same container as before"
+    assert proxy.logs().count(b"Loading success") == 3
+
+
 def test_whatever_was_removed_is_made_again_by_the_next_command(serving: Site, engine: Any) -> None:
     first = serving.workshop.current()
     for role in ("keeper", "proxy", "blue", "green"):

@@ -233,8 +233,9 @@ def slow() -> dict[str, Any]:
 def journal(edge: Edge, engine: Any) -> list[dict[str, Any]]:
     """The target's journal, past ssh."""
     keeper = engine.containers.get(edge.site.container("keeper"))
-    said = keeper.exec_run(["cat", "/tritonforge/journal.jsonl"]).output.decode()
-    return [json.loads(line) for line in said.splitlines()]
+    said = keeper.exec_run(["cat", "/tritonforge/journal.jsonl"])
+    # Not while a command replaces it.
+    return [json.loads(line) for line in said.output.decode().splitlines()] if said.exit_code == 0 else []
 
 
 def begun(edge: Edge, engine: Any, step: str) -> subprocess.Popen[str]:

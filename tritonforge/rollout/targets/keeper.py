@@ -114,7 +114,9 @@ class Keeper:
         for again in (True, False):
             with self.engine.calls():
                 try:
-                    return run_in(self.engine.client, name, argv, data, timeout)
+                    ran = run_in(self.engine.client, name, argv, data, timeout)
+                    if not again or not _was_ending(ran):
+                        return ran
                 except docker.errors.APIError as error:
                     # 404: it was removed; 409: it does not run. Nothing was started, so it can be tried again.
                     if error.status_code not in (404, 409) or not again:
@@ -166,6 +168,11 @@ class Keeper:
         except docker.errors.APIError:
             return False  # what it needs was removed with it stopped: it is made anew
         return True
+
+
+def _was_ending(ran: Ran) -> bool:
+    """Whether the container ended just then, as when another command replaces it: nothing was started."""
+    return ran.code != 0 and "cannot exec in a" in ran.stderr + ran.stdout.decode("utf-8", "replace")
 
 
 def _path(digest: str) -> str:
