@@ -363,8 +363,10 @@ def in_child(root: Path, operation: str, arguments: dict[str, Any], crash_at: in
 
 @pytest.mark.parametrize("number", range(8), ids=lambda number: operations(LocalPlace(Path("x")))[number][0])
 def test_an_operation_that_dies_at_any_durable_step_ends_well_when_it_is_done_again(
-    number: int, tmp_path: Path
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(agent, "beat", lambda: "always the same")
+
     def prepared(root: Path) -> LocalPlace:
         place = LocalPlace(root)
         for data in (b"one", b"two"):
@@ -536,8 +538,8 @@ class TestTimer:
     def test_confirming_puts_it_off(self, place: LocalPlace, watch: Watch) -> None:
         watch(place)
         lock(place)
-        arm(place, 4.0)
-        ends = time.monotonic() + 6.0
+        arm(place, 3.0)
+        ends = time.monotonic() + 4.0
         while time.monotonic() < ends:
             place.call("confirm", {"token": "t"})
             time.sleep(0.3)

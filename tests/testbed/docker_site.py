@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import secrets
 import socket
 from collections.abc import Mapping
@@ -139,13 +138,6 @@ def free_ports(count: int) -> list[int]:
     finally:
         for probe in probes:
             probe.close()
-
-
-def moved(text: str) -> float:
-    """Megabytes that a plan says would travel."""
-    found = re.search(r"([\d.,]+) MB in", text)
-    assert found is not None, text
-    return float(found[1].replace(",", ""))
 
 
 def make(root: Path, runtimes: Path, settings: Mapping[str, Any]) -> Site:

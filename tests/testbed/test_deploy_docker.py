@@ -200,7 +200,8 @@ def test_the_name_of_another_container_is_not_taken(
 def test_nothing_stays_after_a_target_is_removed(
     engine: Any, image: str, haproxy: str, runtime: Runtime, tmp_path: Path
 ) -> None:
-    from tritonforge.rollout.targets.docker import ContainerRun, DockerHost
+    from tritonforge.rollout.targets.container_run import ContainerRun
+    from tritonforge.rollout.targets.docker import DockerHost
     from tritonforge.rollout.targets.embedded import Public
     from tritonforge.rollout.targets.engines import Engine
 

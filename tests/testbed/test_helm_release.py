@@ -3,10 +3,12 @@ will do. Pods need not run: the test bed's fake kubelet is enough."""
 
 from __future__ import annotations
 
+import secrets
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,14 +31,15 @@ SERVERS = "app.kubernetes.io/component=server"
 
 
 @pytest.fixture
-def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    found = open_cluster(f"helm-{abs(hash(request.node.name)) % 10**8}")
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    found = open_cluster(f"helm-{secrets.token_hex(4)}")
     try:
         if not found.fake:
             pytest.skip("this needs a cluster whose pods are only said to run")
+        found.add_volume(found.namespace, "shop-models", tmp_path / "volume")
         yield found
     finally:
-        close_cluster(found, [])
+        close_cluster(found, [found.namespace])
 
 
 @pytest.fixture
@@ -66,9 +69,10 @@ def killed(cluster: Cluster, verb: str, *words: str, by: str | None) -> None:
     """A helm that waited for pods which never become ready, until it was killed."""
     label = ["--labels", f"{BY}={by}"] if by else []
     command = ["helm", verb, "shop", str(own_chart()), "--namespace", cluster.namespace, "--wait", *label, *words]
-    process = subprocess.Popen([*command, "--set", f"image.repository={UNREADY[:-2]},image.tag=1"])
+    process = subprocess.Popen([*command, "--set-string", f"image.repository={UNREADY[:-2]},image.tag=1"])
     pending = f"pending-{verb}"
-    eventually(lambda: cluster.get("secrets", selector=f"owner=helm,status={pending}"), 60)
+    eventually(lambda: process.poll() is not None or cluster.get("secrets", selector=f"status={pending}"), 60)
+    assert process.poll() is None, "it ended by itself"
     time.sleep(1.0)
     process.kill()
     process.wait()
@@ -136,7 +140,7 @@ def test_under_our_lock_what_another_machines_tritonforge_left_is_healed(cluster
 def test_a_helm_whose_tritonforge_was_killed_is_waited_for(cluster: Cluster, host: HelmHost) -> None:
     install(host)
     words = ["helm", "upgrade", "shop", str(own_chart()), "--namespace", cluster.namespace, "--wait", "--timeout", "6s"]
-    process = subprocess.Popen([*words, "--set", f"image.repository={UNREADY[:-2]},image.tag=1"])
+    process = subprocess.Popen([*words, "--set-string", f"image.repository={UNREADY[:-2]},image.tag=1"])
     eventually(lambda: statuses(cluster)[-1] == "pending-upgrade", 60)
     assert host.release.program.others("shop") == [process.pid]
     reaper = threading.Thread(target=process.wait)

@@ -15,8 +15,9 @@ from tritonforge.rollout.haproxy import ProxySettings
 from tritonforge.rollout.host import Host
 from tritonforge.rollout.targets.compose import ComposeHost, ComposeNames, environment_of
 from tritonforge.rollout.targets.compose_program import Project, compose_program
+from tritonforge.rollout.targets.container_run import ContainerRun
 from tritonforge.rollout.targets.containers import TRITON_PORTS, Names
-from tritonforge.rollout.targets.docker import ContainerRun, DockerHost
+from tritonforge.rollout.targets.docker import DockerHost
 from tritonforge.rollout.targets.docker_proxy import SOCKET
 from tritonforge.rollout.targets.embedded import Public
 from tritonforge.rollout.targets.engines import open_engine, open_engine_of

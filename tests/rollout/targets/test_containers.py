@@ -16,6 +16,7 @@ from tritonforge.errors import CheckFailed, EnvironmentLacks, UsageError
 from tritonforge.rollout.host import ServerStart
 from tritonforge.rollout.targets import images, volume_place
 from tritonforge.rollout.targets.compose import ComposeNames, environment_of
+from tritonforge.rollout.targets.container_run import ContainerRun, not_started, server_words
 from tritonforge.rollout.targets.containers import (
     TARGET,
     Names,
@@ -25,7 +26,6 @@ from tritonforge.rollout.targets.containers import (
     require_room_for_names,
     status_of,
 )
-from tritonforge.rollout.targets.docker import ContainerRun, not_started, server_words
 from tritonforge.rollout.targets.docker_proxy import loaded, refused
 from tritonforge.rollout.targets.embedded import Public
 from tritonforge.rollout.targets.engines import Engine, open_engine

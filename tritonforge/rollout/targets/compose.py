@@ -9,8 +9,9 @@ from typing import Any, Final
 from tritonforge.errors import CheckFailed, EnvironmentLacks, UsageError
 from tritonforge.rollout.host import ServerStart
 from tritonforge.rollout.targets.compose_program import NEEDED, Project
+from tritonforge.rollout.targets.container_run import ContainerRun, not_started, server_words
 from tritonforge.rollout.targets.containers import FINGERPRINT, IMAGE, TARGET, Names, discard, find_ours
-from tritonforge.rollout.targets.docker import ContainerRun, DockerHost, not_started, server_words
+from tritonforge.rollout.targets.docker import DockerHost
 from tritonforge.rollout.targets.docker_proxy import ProxyContainer, port_taken
 from tritonforge.rollout.targets.embedded import Public
 from tritonforge.rollout.targets.engines import Engine

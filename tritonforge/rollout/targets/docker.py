@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from tritonforge.errors import CheckFailed, EnvironmentLacks
@@ -13,6 +13,7 @@ from tritonforge.rollout.haproxy import config_operation
 from tritonforge.rollout.host import Address, ProxyStatus, ServerStart, ServerStatus
 from tritonforge.rollout.model_control import restricting
 from tritonforge.rollout.targets import adoption
+from tritonforge.rollout.targets.container_run import ContainerRun, not_started, server_words
 from tritonforge.rollout.targets.containers import (
     FINGERPRINT,
     IMAGE,
@@ -31,7 +32,7 @@ from tritonforge.rollout.targets.containers import (
     require_room_for_names,
     status_of,
 )
-from tritonforge.rollout.targets.docker_proxy import SOCKET, ProxyContainer, port_taken
+from tritonforge.rollout.targets.docker_proxy import SOCKET, ProxyContainer
 from tritonforge.rollout.targets.embedded import Public
 from tritonforge.rollout.targets.engines import Engine
 from tritonforge.rollout.targets.images import PROXY_IMAGE, require, resolve
@@ -43,33 +44,6 @@ _LOOPBACK: Final = "127.0.0.1"
 _UNREACHED: Final = Connection("127.0.0.1:1", "127.0.0.1:1", "127.0.0.1:1")
 """Of a server that does not run: nobody listens there, and :meth:`DockerHost.status` says why."""
 _EVERYWHERE: Final = ("0.0.0.0", "::", "*")  # noqa: S104 - compared with, not bound
-
-
-@dataclass(frozen=True, slots=True)
-class ContainerRun:
-    """How the servers' containers are run; names as Docker's own. ``gpus`` passes all of the machine's through."""
-
-    image: str
-    shm_size: str = "1g"
-    gpus: bool = False
-    runtime: str | None = None
-    memory: str | None = None
-    cpus: float | None = None
-    environment: Mapping[str, str] = field(default_factory=dict)
-    user: str | None = None
-
-    def settings(self) -> dict[str, Any]:
-        """What decides beside the image, as plain data; what is not set is left out."""
-        said = {
-            "shm_size": self.shm_size,
-            "gpus": self.gpus,
-            "runtime": self.runtime,
-            "memory": self.memory,
-            "cpus": self.cpus,
-            "environment": dict(self.environment),
-            "user": self.user,
-        }
-        return {name: value for name, value in said.items() if value not in (None, False, {})}
 
 
 class DockerHost:
@@ -348,31 +322,3 @@ class DockerHost:
             IMAGE: str(start.image),
             **({PUBLIC: "yes"} if (start.settings or {}).get("public") else {}),
         }
-
-
-def not_started(said: str) -> CheckFailed:
-    """The error for a server's container that the engine does not start, in its own words."""
-    hint = None
-    if "device driver" in said or "nvidia" in said.lower():
-        hint = "for GPUs in containers the engine needs the NVIDIA Container Toolkit; or set `gpus: false`"
-    elif '"tritonserver"' in said and "executable file not found" in said:
-        hint = "the image has no tritonserver: is it one of Triton?"
-    elif port_taken(said) is not None:
-        hint = "end what uses that port, or give the target other `ports`"
-    return CheckFailed("the server's container does not start", found=said, hint=hint)
-
-
-def server_words(start: ServerStart) -> list[str]:
-    """The command of a server's container; ports are Triton's own defaults."""
-    arguments = list(start.arguments)
-    if start.control == "explicit":
-        # One model that does not load must not take the others away.
-        own = ("--strict-readiness=", "--exit-on-error=")
-        arguments = [item for item in arguments if not item.startswith(own)]
-        arguments += ["--strict-readiness=false", "--exit-on-error=false", "--load-model=*"]
-    return [
-        "tritonserver",
-        f"--model-repository={ROOT}/{start.models}",
-        f"--model-control-mode={start.control}",
-        *arguments,
-    ]

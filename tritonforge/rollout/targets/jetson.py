@@ -12,8 +12,9 @@ from tritonforge.rollout.jetson.fit import fits
 from tritonforge.rollout.jetson.images import ServingImage, choose
 from tritonforge.rollout.journal import read_state
 from tritonforge.rollout.ssh import SshHost
+from tritonforge.rollout.targets.container_run import ContainerRun
 from tritonforge.rollout.targets.containers import Names, find_ours
-from tritonforge.rollout.targets.docker import ContainerRun, DockerHost
+from tritonforge.rollout.targets.docker import DockerHost
 from tritonforge.rollout.targets.embedded import Public
 from tritonforge.rollout.targets.engines import Engine
 
