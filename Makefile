@@ -8,7 +8,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 SPEC := repositories/file-type/forge.yaml
 FORGE := $(BIN)/tritonforge
 
-.PHONY: demo test check format docs table lock clean
+.PHONY: demo test check format docs table faults lock clean
 
 demo: $(VENV)/.demo
 	@$(FORGE) build --spec $(SPEC)
@@ -26,7 +26,7 @@ demo: $(VENV)/.demo
 	@echo "  tritonforge deploy local-docker   # containers; pip install 'tritonforge[docker]'"
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not exhaustive" -n auto --dist loadfile
 
 # What CI runs besides: style, types, layers, and the slow tests.
 check: $(VENV)/.test
@@ -45,6 +45,10 @@ docs: $(VENV)/.test
 # The table of sources and backends, made by building and serving every pair (about a quarter of an hour).
 table: $(VENV)/.test
 	TRITONFORGE_UPDATE_TABLE=1 $(BIN)/python -m pytest tests/live/test_table.py -m slow
+
+# The table of faults that rollouts survive, made by going through all of them (half an hour).
+faults: $(VENV)/.test
+	TRITONFORGE_UPDATE_TABLE=1 $(BIN)/python -m pytest tests/faults/test_rollout_points.py tests/faults/test_rollout_world.py
 
 # Needs uv (https://pypi.org/project/uv). Existing pins are kept where they still fit, and both locks agree.
 LOCK := uv pip compile pyproject.toml - --universal --python-version 3.11 --generate-hashes --no-annotate \

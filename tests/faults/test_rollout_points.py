@@ -18,9 +18,9 @@ from faults.rollout_site import COMMITTED, POINTS, ROLLOUT, SHIFTED, TARGET, Ran
 from faults.rollout_table import Row, keep
 
 pytestmark = pytest.mark.live
-slow = pytest.mark.slow
+slow, exhaustive = pytest.mark.slow, pytest.mark.exhaustive
 
-# By default a few that differ most; every point when slow tests are asked for.
+# By default a few that differ most, each tenth with the slow tests, and every one of them by `make faults`.
 QUICK_KILLS = {
     "rollout.host.start.after": "deploy",
     "rollout.agent.arm.after": "nothing",
@@ -45,7 +45,7 @@ def kills() -> list[object]:
     for number, name in enumerate(POINTS):
         quick = name in QUICK_KILLS and name not in seen
         seen.add(name)
-        found.append(pytest.param(number, id=f"{number + 1}-{name}", marks=() if quick else slow))
+        found.append(pytest.param(number, id=f"{number + 1}-{name}", marks=() if quick else slow if number % 10 == 0 else exhaustive))
     return found
 
 
@@ -56,7 +56,7 @@ def cuts() -> list[object]:
         pytest.param(
             number,
             id=f"{number + 1}-{name}",
-            marks=() if name in QUICK_CUTS and number == last[name] else slow,
+            marks=() if name in QUICK_CUTS and number == last[name] else slow if number % 10 == 5 else exhaustive,
         )
         for number, name in names
     ]
@@ -256,7 +256,7 @@ def test_a_connection_that_is_lost(site: Site, witness: Witness, number: int) ->
     keep(Row("cut", _title(number), word, cut.code, witness.requests, 0, "deploy", after.code, cut.said))
 
 
-@pytest.mark.parametrize("seed", [pytest.param(seed, marks=slow) for seed in range(100)])
+@pytest.mark.parametrize("seed", [pytest.param(seed, marks=slow if seed < 5 else exhaustive) for seed in range(100)])
 def test_a_command_that_is_killed_at_a_random_time(site: Site, witness: Witness, seed: int) -> None:
     new = site.other
     generator = random.Random(seed)

@@ -25,7 +25,9 @@ from tritonforge.rollout.targets.kubernetes_api import Cluster as Api
 
 pytestmark = pytest.mark.testbed
 
-GOOD, BAD, UNREADY = "test/triton:1", "test/bad:1", "test/unready:1"
+GOOD, BAD, LOADING = "test/triton:1", "test/bad:1", "test/unready:1"
+UNREADY = "image.repository=test/unready,image.tag=1"
+START_BLUE = ("--reuse-values", "--set", "slots.blue.enabled=true")
 FIRST, SECOND = "a" * 64, "b" * 64
 SERVERS = "app.kubernetes.io/component=server"
 
@@ -69,7 +71,7 @@ def killed(cluster: Cluster, verb: str, *words: str, by: str | None) -> None:
     """A helm that waited for pods which never become ready, until it was killed."""
     label = ["--labels", f"{BY}={by}"] if by else []
     command = ["helm", verb, "shop", str(own_chart()), "--namespace", cluster.namespace, "--wait", *label, *words]
-    process = subprocess.Popen([*command, "--set-string", f"image.repository={UNREADY[:-2]},image.tag=1"])
+    process = subprocess.Popen([*command, "--set-string", UNREADY])
     pending = f"pending-{verb}"
     eventually(lambda: process.poll() is not None or cluster.get("secrets", selector=f"status={pending}"), 60)
     assert process.poll() is None, "it ended by itself"
@@ -78,10 +80,10 @@ def killed(cluster: Cluster, verb: str, *words: str, by: str | None) -> None:
     process.wait()
 
 
-def dead() -> str:
+def dead(number: int) -> str:
     """The label of a process of this machine that has ended."""
-    machine, pid, started = this_process().split(".")
-    return f"{machine}.{pid}.{int(started) + 1}"
+    machine, pid, started, _ = this_process(number).split(".")
+    return f"{machine}.{pid}.{int(started) + 1}.{number}"
 
 
 def statuses(cluster: Cluster) -> list[str]:
@@ -100,7 +102,7 @@ def test_the_same_values_again_are_no_revision(cluster: Cluster, host: HelmHost)
 
 
 def test_an_install_that_was_killed_is_taken_away(cluster: Cluster, host: HelmHost) -> None:
-    killed(cluster, "install", by=dead())
+    killed(cluster, "install", by=dead(1))
     note = host.release.heal(ours=False)
     assert note == "Helm's revision 1 was left pending-install and nothing was deployed: it was uninstalled"
     assert host.release.revisions() == []
@@ -110,7 +112,7 @@ def test_an_install_that_was_killed_is_taken_away(cluster: Cluster, host: HelmHo
 
 def test_an_upgrade_that_was_killed_is_rolled_back(cluster: Cluster, host: HelmHost) -> None:
     install(host)
-    killed(cluster, "upgrade", by=dead())
+    killed(cluster, "upgrade", *START_BLUE, by=dead(2))
     assert statuses(cluster)[-1] == "pending-upgrade"
     note = host.release.heal(ours=False)
     assert note == "Helm's revision 2 was left pending-upgrade: rolled back to revision 1"
@@ -119,9 +121,19 @@ def test_an_upgrade_that_was_killed_is_rolled_back(cluster: Cluster, host: HelmH
     assert host.release.heal(ours=False) is None
 
 
+def test_where_helm_cannot_roll_back_the_same_is_deployed_again(cluster: Cluster, host: HelmHost) -> None:
+    install(host)
+    # Under other names: what was deployed is still there, and was to go.
+    killed(cluster, "upgrade", by=dead(2))
+    note = host.release.heal(ours=False)
+    assert note == "Helm's revision 2 was left pending-upgrade: what revision 1 had was deployed again"
+    assert (statuses(cluster)[-1], statuses(cluster).count("deployed")) == ("deployed", 1)
+    assert [item["metadata"]["name"] for item in cluster.get("deployments")] == ["shop-keeper", "shop-proxy"]
+
+
 def test_somebody_elses_helm_is_not_disturbed_until_it_is_surely_dead(cluster: Cluster, host: HelmHost) -> None:
     install(host)
-    killed(cluster, "upgrade", by=None)
+    killed(cluster, "upgrade", *START_BLUE, by=None)
     with pytest.raises(EnvironmentLacks, match="another helm seems to be at work") as caught:
         host.release.heal(ours=True)
     assert "left alone it is taken for dead 60 s after it began" in str(caught.value.hint)
@@ -131,7 +143,7 @@ def test_somebody_elses_helm_is_not_disturbed_until_it_is_surely_dead(cluster: C
 
 def test_under_our_lock_what_another_machines_tritonforge_left_is_healed(cluster: Cluster, host: HelmHost) -> None:
     install(host)
-    killed(cluster, "upgrade", by="000000000000-000000000000.1.1")
+    killed(cluster, "upgrade", *START_BLUE, by="000000000000-000000000000.1.1.2")
     with pytest.raises(EnvironmentLacks, match="another helm seems to be at work"):
         host.release.heal(ours=False)
     assert "rolled back to revision 1" in str(host.release.heal(ours=True))
@@ -140,7 +152,7 @@ def test_under_our_lock_what_another_machines_tritonforge_left_is_healed(cluster
 def test_a_helm_whose_tritonforge_was_killed_is_waited_for(cluster: Cluster, host: HelmHost) -> None:
     install(host)
     words = ["helm", "upgrade", "shop", str(own_chart()), "--namespace", cluster.namespace, "--wait", "--timeout", "6s"]
-    process = subprocess.Popen([*words, "--set-string", f"image.repository={UNREADY[:-2]},image.tag=1"])
+    process = subprocess.Popen([*words, *START_BLUE, "--set-string", UNREADY])
     eventually(lambda: statuses(cluster)[-1] == "pending-upgrade", 60)
     assert host.release.program.others("shop") == [process.pid]
     reaper = threading.Thread(target=process.wait)
@@ -229,7 +241,7 @@ def test_an_image_that_cannot_be_had_is_hopeless_and_one_that_loads_is_not(clust
     host.start("blue", start(host, image=BAD))
     eventually(lambda: not host.status("blue").running)
     assert "ImagePullBackOff" in host.status("blue").words
-    host.start("green", start(host, image=UNREADY))
+    host.start("green", start(host, image=LOADING))
     eventually(lambda: "not ready yet" in host.status("green").words)
     assert host.status("green").running
     host.stop("blue", 1.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -137,3 +138,35 @@ def test_a_server_that_restarts_in_the_middle_serves_every_name(
         server.do(op)
     there = Server.serving(old, in_order(old, old))
     assert (server.disk, server.loaded) == (there.disk, there.loaded)
+
+
+def routed(member: LiveFolder, number: int) -> dict[str, LiveFolder]:
+    """An ensemble of one member behind its router."""
+    version = max(member.versions)
+    return layout(member, ensemble("e--c1", number, {"a": version}), router("e", [Arm("e--c1", number)]))
+
+
+PAIRS = {
+    "new versions": (routed(model("a", 1), 1), routed(model("a", 2), 2)),
+    # Neither the ensemble nor its router changes, so their configs do not tell how far it came.
+    "a member's config": (routed(model("a", 1), 1), routed(model("a", 1, config=CONFIG), 1)),
+    "a model behind a router": (
+        layout(model("m--c1", 1), router("m", [Arm("m--c1", 1)])),
+        layout(model("m--c1", 2, backend="onnxruntime"), router("m", [Arm("m--c1", 2)], version=2)),
+    ),
+}
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_the_way_back_from_every_single_operation(pair: str) -> None:
+    old, new = PAIRS[pair]
+    plan = plan_in_place(old, new, proving=True)
+    ways = list(forward(plan))
+    there = Server.serving(old, in_order(old, old))
+    for done in range(len(ways) + 1):
+        server = there.copy()
+        for op in [*ways[:done], *going_back(plan, 1.0)]:
+            server.do(op)
+            silent = [name for name in old if not server.answers(name) and name not in plan.aside]
+            assert not silent, f"nobody answers for {silent} after {op['do']} {op.get('folder')}, left at {done}"
+        assert (server.disk, server.loaded) == (there.disk, there.loaded), f"left at {done}"

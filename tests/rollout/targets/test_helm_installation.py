@@ -95,11 +95,12 @@ def test_the_charts_digest_changes_with_what_helm_reads(tmp_path: Path) -> None:
 
 
 def test_whose_revision_it_is_stands_in_a_label() -> None:
-    mine = this_process()
+    mine = this_process(12)
     assert len(mine) <= 63
-    machine, pid, started = mine.split(".")
+    machine, pid, started, number = mine.split(".")
+    assert number == "12"
     assert is_dead(mine), "this process has no helm running while it looks"
-    assert is_dead(f"{machine}.{pid}.{int(started) + 1}"), "the number was given to another process"
-    assert is_dead(f"{machine.partition('-')[0]}-000000000000.1.1"), "the machine was started again"
-    assert not is_dead(f"000000000000-{machine.partition('-')[2]}.{pid}.{started}"), "another machine's"
+    assert is_dead(f"{machine}.{pid}.{int(started) + 1}.12"), "the number was given to another process"
+    assert is_dead(f"{machine.partition('-')[0]}-000000000000.1.1.12"), "the machine was started again"
+    assert not is_dead(f"000000000000-{machine.partition('-')[2]}.{pid}.{started}.12"), "another machine's"
     assert not is_dead(None)

@@ -96,8 +96,22 @@ class HelmRelease:
         if deployed is None:
             self.program.run(["uninstall", self.name])
             return f"Helm's revision {last.number} was left {last.status} and nothing was deployed: it was uninstalled"
-        self.program.run(["rollback", self.name, str(deployed.number), "--history-max", str(HISTORY)])
-        return f"Helm's revision {last.number} was left {last.status}: rolled back to revision {deployed.number}"
+        text = f"Helm's revision {last.number} was left {last.status}"
+        try:
+            self.program.run(["rollback", self.name, str(deployed.number), "--history-max", str(HISTORY)])
+        except HelmFailed:
+            # Helm cannot roll back to what is still there and was to go: it looks for it in the revision that failed.
+            # The attempt is a failed revision, over which an upgrade is possible; over a pending one it is not.
+            values = self.program.json(["get", "values", self.name, "--revision", str(deployed.number)]) or {}
+            last = self.revisions()[-1]
+            self._upgrade(
+                values,
+                f"tritonforge: what revision {deployed.number} had, after a helm that was killed",
+                last.number + 1,
+            )
+            self._sweep()
+            return f"{text}: what revision {deployed.number} had was deployed again"
+        return f"{text}: rolled back to revision {deployed.number}"
 
     def earlier(self) -> Iterator[dict[str, Any]]:
         """The values of all revisions that Helm keeps, newest first."""
@@ -116,10 +130,32 @@ class HelmRelease:
         if same and self._labels(found[-1].number).get(CHART) == chart_digest(self.chart):
             return False
         self._values = None
+        try:
+            self._upgrade(values, description, found[-1].number + 1 if found else 1)
+        except ForgeError:
+            self.heal(ours=True)
+            raise
+        self._values = json.loads(json.dumps(values))
+        return True
+
+    def _sweep(self) -> None:
+        """Delete what runs under the release's label and is not its own any more: Helm forgets it in such a case."""
+        import yaml
+
+        manifest = self.program.run(["get", "manifest", self.name], what="get manifest")
+        own = {(item["kind"], item["metadata"]["name"]) for item in yaml.safe_load_all(manifest) if item}
+        for kind, path in (("Deployment", "deployments"), ("StatefulSet", "statefulsets")):
+            labels = {"app.kubernetes.io/instance": self.name, "app.kubernetes.io/managed-by": "Helm"}
+            for item in self.cluster.items(self.cluster.path(path, group="apps/v1"), labels):
+                if (kind, item["metadata"]["name"]) not in own:
+                    self.cluster.delete(self.cluster.path(path, item["metadata"]["name"], "apps/v1"))
+
+    def _upgrade(self, values: Mapping[str, Any], description: str, number: int) -> None:
+        """``number`` is the revision that it will be."""
         with tempfile.TemporaryDirectory(prefix="tritonforge-helm-") as folder:
             file = Path(folder) / "values.json"
             file.write_text(json.dumps(values))
-            labels = {BY: this_process(), CHART: chart_digest(self.chart)}
+            labels = {BY: this_process(number), CHART: chart_digest(self.chart)}
             words = [
                 *("upgrade", self.name, str(self.chart), "--install", "--reset-values"),
                 *("--values", str(file), "--description", description, "--history-max", str(HISTORY)),
@@ -127,13 +163,7 @@ class HelmRelease:
                 *("--timeout", f"{self.program.timeout}s"),
                 *self.program.applying,
             ]
-            try:
-                self.program.run(words)
-            except ForgeError:
-                self.heal(ours=True)
-                raise
-        self._values = json.loads(json.dumps(values))
-        return True
+            self.program.run(words)
 
     def uninstall(self) -> None:
         """Take everything away that the chart does not say to keep."""
@@ -171,6 +201,8 @@ class HelmRelease:
 
     def _require_dead(self, last: Revision, ours: bool) -> None:
         by = self._labels(last.number).get(BY)
+        if by is not None and not by.endswith(f".{last.number}"):
+            by = None  # labels are handed on: this one is an earlier revision's
         if is_dead(by) or (ours and by is not None) or _age(last.updated) > self.program.timeout:
             return
         raise EnvironmentLacks(
@@ -189,22 +221,22 @@ def chart_digest(chart: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def this_process() -> str:
-    """Who made a revision, as a label may say it: machine and boot, process, and when that was started."""
+def this_process(number: int) -> str:
+    """Who made which revision, as a label may say it: machine and boot, process, when that was started, revision."""
     holder = holder_here("helm")
-    return f"{_machine(str(holder['machine']))}.{holder['pid']}.{holder['started']}"
+    return f"{_machine(str(holder['machine']))}.{holder['pid']}.{holder['started']}.{number}"
 
 
 def is_dead(by: str | None) -> bool:
     """Whether a process of this machine made it that is gone, or this very process, which has no helm running."""
-    if by is None or by.count(".") != 2:
+    if by is None or by.count(".") != 3:
         return False
-    machine, pid, started = by.split(".")
+    machine, pid, started, number = by.split(".")
     host, _, boot = machine.partition("-")
     here, _, now = _machine(str(holder_here("helm")["machine"])).partition("-")
     if host != here:
         return False
-    return boot != now or by == this_process() or started_at(int(pid)) != started
+    return boot != now or by == this_process(int(number)) or started_at(int(pid)) != started
 
 
 def _machine(said: str) -> str:
