@@ -45,7 +45,8 @@ def kills() -> list[object]:
     for number, name in enumerate(POINTS):
         quick = name in QUICK_KILLS and name not in seen
         seen.add(name)
-        found.append(pytest.param(number, id=f"{number + 1}-{name}", marks=() if quick else slow if number % 10 == 0 else exhaustive))
+        spread = slow if number % 10 == 0 else exhaustive
+        found.append(pytest.param(number, id=f"{number + 1}-{name}", marks=() if quick else spread))
     return found
 
 
