@@ -94,13 +94,16 @@ def test_one_slot_is_a_configuration_too(slots: tuple[Slot, Slot], start: Start)
 
 
 def test_each_request_of_a_connection_goes_by_the_weights_of_the_moment(slots: tuple[Slot, Slot], start: Start) -> None:
+    """Each by chance: a server that has waited has no claim to a burst of them (`balance roundrobin` gives it one)."""
     proxy = start(slots, (192, 64))
-    for names in who(proxy):
-        assert names == {"blue": 30, "green": 10}
+    for names in who(proxy, 200):
+        assert 20 <= names["green"] <= 80
     proxy.weigh(blue=0, green=256)
     assert who(proxy) == ({"green": 40}, {"green": 40})
-    proxy.weigh(blue=128, green=128)
-    assert who(proxy) == ({"blue": 20, "green": 20}, {"blue": 20, "green": 20})
+    for blue, green, least, most in ((128, 128, 60, 140), (0, 256, 200, 200), (128, 128, 60, 140), (243, 13, 1, 40)):
+        proxy.weigh(blue=blue, green=green)
+        for names in who(proxy, 200):
+            assert least <= names["green"] <= most, (blue, green)
 
 
 def test_the_runtime_socket_drains_readies_and_tells(slots: tuple[Slot, Slot], start: Start) -> None:
@@ -112,7 +115,7 @@ def test_the_runtime_socket_drains_readies_and_tells(slots: tuple[Slot, Slot], s
     assert (states["triton_http", "blue"], states["triton_http", "green"]) == ("DRAIN", "UP")
     for backend in BACKENDS:
         proxy.say(f"set server {backend}/blue state ready")
-    assert who(proxy, 10) == ({"blue": 5, "green": 5}, {"blue": 5, "green": 5})
+    assert all(min(names["blue"], names["green"]) > 5 for names in who(proxy, 40))
     assert proxy.say("get weight triton_grpc/green").strip() == "100 (initial 100)"
 
 
@@ -134,7 +137,7 @@ def test_a_server_that_is_not_ready_gets_nothing(slots: tuple[Slot, Slot], start
     finally:
         slots[0].ready(True)
     proxy.settled("blue", "green")
-    assert who(proxy, 10) == ({"blue": 5, "green": 5}, {"blue": 5, "green": 5})
+    assert all(min(names["blue"], names["green"]) > 5 for names in who(proxy, 40))
 
 
 @pytest.mark.parametrize("weights", [(100, 0), (100, 100)], ids=["the other is its spare", "both serve"])
@@ -237,7 +240,7 @@ def test_a_sequence_keeps_its_server_over_both_protocols_and_through_weights(
     slots: tuple[Slot, Slot], start: Start
 ) -> None:
     proxy = start(slots, (100, 100), sequence_header="x-sequence")
-    names = [f"s{number}" for number in range(8)]
+    names = [f"s{number}" for number in range(16)]
     first = {name: proxy.infer({"X-Sequence": name})[1]["name"] for name in names}
     assert set(first.values()) == {"blue", "green"}
     proxy.weigh(blue=0, green=100)

@@ -37,6 +37,7 @@ class Play(LocalPlace):
         self.log: list[str] = []
         self.refuse: dict[str, Exception] = {}
         self.requests: dict[str, int] = {}
+        self.found = "UP"
 
     def call(self, operation: str, arguments: Mapping[str, Any] | None = None, *, timeout: float = 60.0) -> Any:
         said = dict(arguments or {})
@@ -52,7 +53,7 @@ class Play(LocalPlace):
             self.log[-1] += f" {said['weights']}"
             return {"proxies": 1}
         if operation == "proxy":
-            row = {"stot": 0, "eresp": 0, "hrsp_5xx": 0, "scur": 0}
+            row = {"status": [self.found], "stot": 0, "eresp": 0, "hrsp_5xx": 0, "scur": 0}
             return {"triton_http": {slot: {**row, "stot": self.requests.get(slot, 0)} for slot in ("blue", "green")}}
         if operation in ("arm", "disarm", "confirm"):
             self.armed = said if operation == "arm" else None if operation == "disarm" else self.armed

@@ -25,6 +25,8 @@ from tritonforge.rollout.strategy import Pace, Progress, Prove
 from tritonforge.triton.connection import Connection
 
 _POLL: Final = 0.25
+_SEEN: Final = 20.0
+"""Seconds in which the proxy's checks find a server that is ready."""
 
 
 @dataclass(slots=True)
@@ -202,6 +204,7 @@ class TwoSlots:
                     "revert": revert,
                 },
             )
+            self._await_proxy()
             # Both are proven now, so each may stand in for the other.
             self._weigh({self.slot: weight, self.old: 100 - weight}, spares=[self.old, self.slot])
 
@@ -247,6 +250,23 @@ class TwoSlots:
     def _reading(self, slot: str, connection: Connection) -> Reading:
         proxy = self.host.place.call("proxy", {"control": self.host.control()})
         return reading(proxy, slot, metrics_text(connection))
+
+    def _await_proxy(self) -> None:
+        """Wait until the proxy's own checks have found the newcomer: what is down there gets no share of anything.
+
+        Raises:
+            CheckFailed: they do not find it.
+        """
+        ends = time.monotonic() + _SEEN
+        while True:
+            rows = self.host.place.call("proxy", {"control": self.host.control()})
+            seen = [servers[self.slot]["status"] for servers in rows.values() if self.slot in servers]
+            if all(any(not status.startswith(("DOWN", "MAINT")) for status in states) for states in seen):
+                return
+            if time.monotonic() > ends:
+                found = ", ".join(sorted({status for states in seen for status in states}))
+                raise CheckFailed(f"the proxy does not find {self.slot}, though it is ready", found=found)
+            time.sleep(_POLL)
 
     def _drain(self, slot: str) -> None:
         ends = time.monotonic() + self.pace.drain
