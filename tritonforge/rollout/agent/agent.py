@@ -1168,8 +1168,10 @@ def live_load(root, op, args):
             break
         if (status is not None and not moving) or time.monotonic() >= ends:
             reasons = [reason for _, (_, reason) in sorted(entries.items()) if reason and reason != "unloaded"]
-            why = said if status not in (None, 200) else "the server answered, and serves version %s" % (
-                ", ".join(ready) or "none"
+            why = (
+                said
+                if status not in (None, 200)
+                else "the server answered, and serves version %s" % (", ".join(ready) or "none")
             )
             if status == 200 and ready == wanted:
                 why = "the server answered, and serves another config than the one on disk"
