@@ -28,6 +28,7 @@ QUICK_KILLS = {
     "rollout.agent.append.committed.before": "deploy",
     "rollout.agent.append.committed.after": "deploy",
 }
+ALWAYS = ("rollout.agent.arm.after", "rollout.agent.append.committed.after")
 QUICK_CUTS = ("rollout.agent.weigh.after", "rollout.agent.append.committed.after")
 SOON = 15
 """Seconds of the dead-man timer where it is waited for: more than a busy machine takes for a step."""
@@ -45,8 +46,8 @@ def kills() -> list[object]:
     for number, name in enumerate(POINTS):
         quick = name in QUICK_KILLS and name not in seen
         seen.add(name)
-        spread = slow if number % 10 == 0 else exhaustive
-        found.append(pytest.param(number, id=f"{number + 1}-{name}", marks=() if quick else spread))
+        spread = slow if quick or number % 10 == 0 else exhaustive
+        found.append(pytest.param(number, id=f"{number + 1}-{name}", marks=() if name in ALWAYS and quick else spread))
     return found
 
 

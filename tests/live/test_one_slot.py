@@ -270,6 +270,8 @@ def test_a_kill_at_every_point_of_a_routed_change(site: Site) -> None:
     failures: list[str] = []
     with site.traffic("both", 202, 306) as clients:
         for number, point in enumerate(points, 1):
+            if point.endswith(".before") and number > 1:
+                continue  # nothing was changed since the point before it
             ran = site.run("deploy", "edge", "--release", second, fault=f"#{number}")
             assert ran.code == -9, (point, ran)
             done = json.loads(site.run("deploy", "edge", "--release", first).out)

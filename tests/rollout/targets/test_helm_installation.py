@@ -9,7 +9,9 @@ import pytest
 
 from tritonforge.errors import EnvironmentLacks, SpecError
 from tritonforge.rollout.agent import AGENT
-from tritonforge.rollout.targets.helm_installation import Installation, own_chart
+from tritonforge.rollout.host import ServerStart
+from tritonforge.rollout.targets.helm_differences import value_differences
+from tritonforge.rollout.targets.helm_installation import IMAGE, START, Installation, own_chart, stopped
 from tritonforge.rollout.targets.helm_release import chart_digest, is_dead, this_process
 from tritonforge.rollout.targets.helm_values import at
 
@@ -104,3 +106,29 @@ def test_whose_revision_it_is_stands_in_a_label() -> None:
     assert is_dead(f"{machine.partition('-')[0]}-000000000000.1.1.12"), "the machine was started again"
     assert not is_dead(f"000000000000-{machine.partition('-')[2]}.{pid}.{started}.12"), "another machine's"
     assert not is_dead(None)
+
+
+def test_a_slot_is_given_its_start_and_a_stopped_one_only_what_the_user_said() -> None:
+    made = installation(values={"slots": {"green": {"replicas": 3, "annotations": {"team": "a"}}}})
+    start = ServerStart("a" * 64, ("--x=1",), "triton:1@sha256:ab")
+    slot = made.slot("green", start)
+    assert (slot["enabled"], slot["release"], slot["replicas"]) == (True, "a" * 64, 3)
+    assert slot["image"] == {"repository": "triton", "tag": "1", "digest": "sha256:ab"}
+    assert slot["annotations"] == {"team": "a", START: start.fingerprint, IMAGE: "triton:1@sha256:ab"}
+    assert slot["values"]["server"]["arguments"] == ["--x=1"]
+    assert stopped(slot) == {"enabled": False, "replicas": 3, "annotations": {"team": "a"}}
+
+
+def test_differences_are_those_of_the_slot_the_proxy_and_the_rest() -> None:
+    before = installation(values={"service": {"type": "ClusterIP"}})
+    now = before.wanted(None, KEEPER)
+    now["slots"]["blue"] = before.slot("blue", ServerStart("a" * 64, ("--x=1",)))
+    now["proxy"] = before.proxy("mark")
+    assert value_differences(before, now, ["--x=1"]) == []
+    after = installation(values={"service": {"type": "NodePort"}, "gpu": {"count": 2}}, proxy_image="haproxy:3.2")
+    assert value_differences(after, now, ["--x=2"]) == [
+        "gpu.count: 1 → 2",
+        "server.arguments: ['--x=1'] → ['--x=2']",
+        "service.type: ClusterIP → NodePort",
+        "proxy.image: nothing → {'repository': 'haproxy', 'tag': '3.2', 'digest': ''}",
+    ]

@@ -6,17 +6,18 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any
 
 from tritonforge.errors import CheckFailed, EnvironmentLacks
 from tritonforge.rollout.agent import AGENT
 from tritonforge.rollout.host import SLOTS, Address, ProxyStatus, ServerStart, ServerStatus
 from tritonforge.rollout.lock import target_lock
 from tritonforge.rollout.points import remote
-from tritonforge.rollout.targets.helm_installation import Installation
+from tritonforge.rollout.targets.helm_differences import value_differences
+from tritonforge.rollout.targets.helm_installation import IMAGE, START, Installation, serving, stopped
 from tritonforge.rollout.targets.helm_program import HelmProgram
 from tritonforge.rollout.targets.helm_release import HelmRelease
-from tritonforge.rollout.targets.helm_values import Values, at, changes, fit_traffic, image_parts, marks, slot_values
+from tritonforge.rollout.targets.helm_values import Values, at, fit_traffic, image_parts, marks
 from tritonforge.rollout.targets.kubernetes_api import Cluster
 from tritonforge.rollout.targets.kubernetes_forward import Forwarding
 from tritonforge.rollout.targets.kubernetes_keeper import KeeperPlace
@@ -26,8 +27,6 @@ from tritonforge.rollout.targets.kubernetes_secrets import apply_proxy_file
 from tritonforge.rollout.targets.kubernetes_workloads import Workloads, follow_logs, pod_logs
 from tritonforge.triton.connection import Connection, Tls
 
-START: Final = "tritonforge.dev/start"
-IMAGE: Final = "tritonforge.dev/image"
 HTTP, GRPC, METRICS = 8000, 8001, 8002
 
 
@@ -94,17 +93,7 @@ class HelmHost:
         now = self.release.values()
         if now is None:
             return [f"Helm release {self.installation.name} would be installed in {self.cluster.access.namespace}"]
-        wanted = self.installation.wanted(now, at(now, "keeper.image") or {})
-        serving = max(SLOTS, key=lambda slot: int(at(now, f"traffic.{slot}") or 0))
-        own = at(now, f"slots.{serving}.values") or {}
-        found = changes(own, slot_values(self.installation.effective, start.arguments))
-        kept = {"slots", "traffic", "keeper"}
-        before, after = ({key: item for key, item in some.items() if key not in kept} for some in (now, wanted))
-        rest = changes(before, after)
-        lines = [line for line in rest if line.partition(".")[0].partition(":")[0] not in own]
-        if not self.installation.gateway and now.get("proxy", {}).get("replicas"):
-            lines += changes(_unmarked(now["proxy"]), _unmarked(self.installation.proxy(None)), "proxy")
-        return [*found, *lines]
+        return value_differences(self.installation, now, start.arguments)
 
     # --- slots
 
@@ -130,7 +119,7 @@ class HelmHost:
         now = self.release.values()
         if now is not None and at(now, f"slots.{slot}.enabled"):
             values = copy.deepcopy(now)
-            values["slots"][slot] = {**_of_the_user(values["slots"][slot]), "enabled": False}
+            values["slots"][slot] = stopped(values["slots"][slot])
             fit_traffic(values)
             self._apply(values, f"{slot} stops")
         self.workloads.await_gone(slot, grace)
@@ -262,10 +251,10 @@ class HelmHost:
 
     def _apply(self, values: Values, what: str, *, force: bool = False) -> None:
         """One change by Helm, whose description says for which rollout and what serves then."""
-        serving = max(SLOTS, key=lambda slot: int(at(values, f"traffic.{slot}") or 0))
-        release = str(at(values, f"slots.{serving}.release") or "")[:12]
+        active = serving(values)
+        release = str(at(values, f"slots.{active}.release") or "")[:12]
         rollout = f" {self.place.rollout}" if self.place.rollout else ""
-        text = f"tritonforge{rollout}: {what}; {serving} serves {release or 'nothing yet'}"
+        text = f"tritonforge{rollout}: {what}; {active} serves {release or 'nothing yet'}"
         with remote("helm.upgrade"):
             self.release.apply(values, text, force=force)
 
@@ -283,20 +272,10 @@ class HelmHost:
                     there = at(values, f"slots.{name}") or {}
                     if (there.get("annotations") or {}).get(START) == start.fingerprint:
                         return {**copy.deepcopy(there), "enabled": True}
-        given = at(self.installation.values, f"slots.{slot}") or {}
-        notes = {**(given.get("annotations") or {}), START: start.fingerprint, IMAGE: start.image or ""}
-        return {
-            **given,
-            "enabled": True,
-            "release": start.release,
-            "image": image_parts(start.image or self.installation.image),
-            "annotations": notes,
-            "values": slot_values(self.installation.effective, start.arguments),
-        }
+        return self.installation.slot(slot, start)
 
     def _serving(self) -> str:
-        now = self.release.values() or {}
-        return max(SLOTS, key=lambda slot: int(at(now, f"traffic.{slot}") or 0))
+        return serving(self.release.values() or {})
 
     def _pick(self, slot: str) -> str | None:
         """The pod to speak to: one that is not ready yet where there is any, so that all must be before the slot is."""
@@ -351,18 +330,7 @@ def _image(noted: str | None, pod: PodState | None) -> str | None:
     return pod.image
 
 
-def _of_the_user(slot: Mapping[str, Any]) -> Values:
-    """A slot without what a start put in."""
-    kept = {key: value for key, value in slot.items() if key not in ("release", "image", "values", "annotations")}
-    notes = {key: value for key, value in (slot.get("annotations") or {}).items() if key not in (START, IMAGE)}
-    return {**kept, **({"annotations": notes} if notes else {})}
-
-
 def _mark(config: str) -> str | None:
     """What the config's first line says of its certificates and tokens."""
     first = config.partition("\n")[0]
     return first.rpartition(": ")[2] if first.startswith("# certificates and tokens: ") else None
-
-
-def _unmarked(proxy: Mapping[str, Any]) -> Values:
-    return {key: value for key, value in proxy.items() if key != "podAnnotations"}

@@ -7,12 +7,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from tritonforge.errors import EnvironmentLacks
 from tritonforge.rollout.agent import AGENT
-from tritonforge.rollout.host import SLOTS
-from tritonforge.rollout.targets.helm_values import Values, at, image_parts, layered, merge, refuse_owned
+from tritonforge.rollout.host import SLOTS, ServerStart
+from tritonforge.rollout.targets.helm_values import (
+    Values,
+    at,
+    image_parts,
+    layered,
+    merge,
+    refuse_owned,
+    slot_values,
+)
+
+START: Final = "tritonforge.dev/start"
+"""Annotation of a slot and its pods: the fingerprint of the start that they run."""
+IMAGE: Final = "tritonforge.dev/image"
+"""Likewise: the image in the words of that start."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +91,8 @@ class Installation:
     def effective(self) -> Values:
         """All values that do not depend on the rollout, the chart's own included."""
         found: Values = merge(self.defaults, layered([self._checked(), self._said()]))
+        if not self.gateway:
+            found["proxy"] = merge(self.defaults.get("proxy"), self.proxy(None))
         return found
 
     def wanted(self, now: Mapping[str, Any] | None, keeper_image: Mapping[str, Any]) -> Values:
@@ -105,6 +120,19 @@ class Installation:
         found["proxy"] = {**self.proxy(None), "replicas": 0} if not self.gateway else {"enabled": False}
         found["gatewayAPI"] = {**(found.get("gatewayAPI") or {}), "enabled": False}
         return found
+
+    def slot(self, name: str, start: ServerStart) -> Values:
+        """The values of one slot that runs ``start``."""
+        given = at(self.values, f"slots.{name}") or {}
+        notes = {**(given.get("annotations") or {}), START: start.fingerprint, IMAGE: start.image or ""}
+        return {
+            **given,
+            "enabled": True,
+            "release": start.release,
+            "image": image_parts(start.image or self.image),
+            "annotations": notes,
+            "values": slot_values(self.effective, start.arguments),
+        }
 
     def proxy(self, mark: str | None) -> Values:
         """The values of the proxy; ``mark`` changes with its certificates and tokens, which it reads when it starts."""
@@ -151,6 +179,18 @@ class Installation:
             # For servers that clients reach without anything between; here there is always something.
             "shutdown": {"grpcConnectionSeconds": 0},
         }
+
+
+def serving(values: Mapping[str, Any]) -> str:
+    """The slot with the most traffic."""
+    return max(SLOTS, key=lambda slot: int(at(values, f"traffic.{slot}") or 0))
+
+
+def stopped(slot: Mapping[str, Any]) -> Values:
+    """A slot's values without what a start put in."""
+    kept = {key: value for key, value in slot.items() if key not in ("release", "image", "values", "annotations")}
+    notes = {key: value for key, value in (slot.get("annotations") or {}).items() if key not in (START, IMAGE)}
+    return {**kept, "enabled": False, **({"annotations": notes} if notes else {})}
 
 
 def own_chart() -> Path:
