@@ -210,7 +210,10 @@ def beside(slots: dict[str, Slot]) -> Callable[[str], str]:
 
 def test_weights_split_requests_and_move_at_run_time(start: Start, slots: dict[str, Slot]) -> None:
     proxy = start({"traffic": {"blue": 75, "green": 25}}, beside(slots))
-    assert Counter(proxy.ask()[1] for _ in range(40)) == {"blue": 30, "green": 10}
+    # By chance (`balance random`): 400 requests stay within five standard deviations, 0.11, of three quarters.
+    answered = Counter(proxy.ask()[1] for _ in range(400))
+    assert set(answered) == {"blue", "green"}
+    assert abs(answered["blue"] / 400 - 0.75) < 0.11
     proxy.tell("set server triton_http/blue weight 0")
     assert {proxy.ask()[1] for _ in range(20)} == {"green"}
 
@@ -231,7 +234,7 @@ def test_a_slot_without_weight_serves_only_when_no_other_can(start: Start, slots
 
 def test_a_server_that_goes_away_costs_no_request(start: Start, slots: dict[str, Slot]) -> None:
     proxy = start({"traffic": {"blue": 50, "green": 50}}, beside(slots))
-    assert len({proxy.ask()[1] for _ in range(4)}) == 2
+    assert len({proxy.ask()[1] for _ in range(40)}) == 2
     slots["blue"].end()
     assert {proxy.ask() for _ in range(20)} == {(200, "green")}
 
@@ -239,11 +242,11 @@ def test_a_server_that_goes_away_costs_no_request(start: Start, slots: dict[str,
 def test_a_sequence_stays_where_it_began(start: Start, slots: dict[str, Slot]) -> None:
     header = {"proxy": {"sequenceHeader": "X-Sequence", "replicas": 1}, "traffic": {"blue": 50, "green": 50}}
     proxy = start(header, beside(slots))
-    began = {number: proxy.ask(X_Sequence=str(number))[1] for number in range(10)}
+    began = {number: proxy.ask(X_Sequence=str(number))[1] for number in range(40)}
     assert set(began.values()) == {"blue", "green"}
     proxy.tell("set server triton_http/blue weight 0")
-    assert {number: proxy.ask(X_Sequence=str(number))[1] for number in range(10)} == began
-    assert {proxy.ask(X_Sequence=str(number))[1] for number in range(20, 30)} == {"green"}
+    assert {number: proxy.ask(X_Sequence=str(number))[1] for number in range(40)} == began
+    assert {proxy.ask(X_Sequence=str(number))[1] for number in range(50, 70)} == {"green"}
 
 
 @pytest.mark.parametrize(
