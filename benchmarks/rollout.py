@@ -54,6 +54,7 @@ class Site:
         self.runtime = install()
         self.ports = dict(zip(("http", "grpc", "metrics"), (ports.free("127.0.0.1") for _ in range(3)), strict=True))
         self.environment = {**os.environ, "TRITONFORGE_HOME": str(root / "home"), "OMP_NUM_THREADS": "1"}
+        self.environment.pop("PYTHONDONTWRITEBYTECODE", None)  # every start would compile the package anew
         (root / "home").mkdir(parents=True)
         (root / "home" / "runtimes").symlink_to(self.runtime.root.parent)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tritonforge.actions.deploy_plan import Plan, changes_between
-from tritonforge.actions.served import served_differently
+from tritonforge.actions.served import config_served_differently
 from tritonforge.actions.status import read_or_explain, shares_of
 from tritonforge.actions.targets import OpenTarget, Progress, open_target
 from tritonforge.actions.workspace import Workspace
@@ -105,7 +105,7 @@ def _files(target: OpenTarget, release: str, deep: bool) -> Iterator[tuple[str, 
 
 
 def _models(target: OpenTarget, active: str, slot: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The index, versions, signatures and configs of the serving server against the released ones."""
+    """The index, versions and configs (signatures among them) of the serving server against the released ones."""
     from tritonforge.repository.pbtxt import parse
 
     entries = slot["document"]["models"]
@@ -127,7 +127,7 @@ def _models(target: OpenTarget, active: str, slot: Mapping[str, Any]) -> list[tu
                 if text is None:
                     return []  # the files' check says it
                 published = parse(text, Path(paths[folder]))
-                return served_differently(client, folder, int(version), published, overridden=False)
+                return config_served_differently(client, folder, int(version), published)
 
             with ThreadPoolExecutor(4) as pool:
                 for entry, problems in zip(entries, pool.map(one, entries), strict=True):

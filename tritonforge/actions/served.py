@@ -30,9 +30,15 @@ def served_differently(client: Client, folder: str, version: int, published: Any
                 problems.append(f"{what} '{name}' is served as {said['datatype']}, published as {datatype.name}")
             if [int(size) for size in said["shape"]] != shape:
                 problems.append(f"{what} '{name}' is served with shape {said['shape']}, published with {shape}")
+    return problems + config_served_differently(client, folder, version, published, overridden=overridden)
+
+
+def config_served_differently(
+    client: Client, folder: str, version: int, published: Any, *, overridden: bool = False
+) -> list[str]:
+    """What the config that the server holds differs in from the published one; ``overridden`` leaves instances out."""
     config = client.model_config(folder, str(version))
-    problems += _config_problems(published, config, skip={"instance_group", "optimization"} if overridden else set())
-    return problems
+    return _config_problems(published, config, skip={"instance_group", "optimization"} if overridden else set())
 
 
 def _config_problems(published: Any, served: Any, skip: set[str]) -> list[str]:

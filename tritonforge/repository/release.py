@@ -116,6 +116,12 @@ class Release:
         file = self.models_folder / folder / "config.pbtxt"
         return parse(file.read_text(encoding="utf-8"), file)
 
+    def keeps_sequences(self, folder: str) -> bool:
+        """Whether a folder's model keeps something between the requests of a sequence."""
+        text = (self.models_folder / folder / "config.pbtxt").read_text(encoding="utf-8")
+        # Most do not name the field at all, and reading a config as a protobuf takes 50 times as long.
+        return "sequence_batching" in text and bool(self.config(folder).HasField("sequence_batching"))
+
     def golden_folder(self, name: str) -> Path:
         """Where the cases of a public name are."""
         return self.folder / "golden" / name

@@ -26,7 +26,7 @@ def bundle_of(release: Release) -> Bundle:
         for path, content in entry["files"].items():
             files[f"models/{folder}/{path}"] = {"sha256": content["sha256"], "size": content["size"]}
         folders.append(f"models/{folder}/{entry['version']}")
-        stateful = stateful or release.config(folder).HasField("sequence_batching")
+        stateful = stateful or release.keeps_sequences(folder)
     arguments = tuple(str(item) for item in release.document["server"]["arguments"])
     return Bundle(release.digest, release.folder, files, folders, arguments, stateful, release.document)
 

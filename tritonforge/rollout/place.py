@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from tritonforge.errors import CheckFailed, EnvironmentLacks, ForgeError, InternalError
-from tritonforge.rollout.agent import AGENT
+from tritonforge.errors import CheckFailed, EnvironmentLacks, ForgeError
+from tritonforge.rollout.agent_process import AgentProcesses
 from tritonforge.rollout.points import remote
 
 READS: Final = frozenset({"hello", "read", "read_file", "read_files", "intact", "missing", "proxy", "live"})
@@ -94,10 +92,11 @@ def answer_of(output: bytes, title: str) -> Any:
 
 
 class LocalPlace:
-    """A folder of this machine; the agent is a short process."""
+    """A folder of this machine."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._agents = AgentProcesses(root)
 
     @property
     def title(self) -> str:
@@ -105,22 +104,7 @@ class LocalPlace:
 
     def call(self, operation: str, arguments: Mapping[str, Any] | None = None, *, timeout: float = 60.0) -> Any:
         def run(name: str, data: bytes) -> bytes:
-            try:
-                done = subprocess.run(
-                    [sys.executable, "-S", "-E", str(AGENT), "--root", str(self.root), name],
-                    input=data,
-                    capture_output=True,
-                    timeout=timeout,
-                    check=False,
-                )
-            except subprocess.TimeoutExpired:
-                raise EnvironmentLacks(f"{name} in {self.root} took longer than {timeout:g} s") from None
-            if done.returncode:
-                said = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-                if said and "Errno" in said[0]:
-                    raise EnvironmentLacks(f"cannot use {self.root}", found=said[0].partition("] ")[2] or said[0])
-                raise InternalError(f"the agent failed at {name}", details=said)
-            return done.stdout
+            return self._agents.ask(name, data, timeout)
 
         return call_agent(operation, arguments, run, self.title)
 

@@ -29,6 +29,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import socket
 import sys
 import time
@@ -1346,9 +1347,11 @@ def main():
 
 
 def serve(root):
-    """Answer line by line, for as long as somebody asks: ``[operation, arguments]``. Where a program takes long to
-    start its answers would take as long."""
+    """Answer line by line, for as long as somebody asks: ``[operation, arguments]``. A program takes longer to start
+    than most operations take."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever is interrupted may have more to ask
     for line in iter(sys.stdin.readline, ""):
+        os.makedirs(root, exist_ok=True)
         operation, args = json.loads(line)
         print(json.dumps(answer(root, operation, json.dumps(args))), flush=True)
 
