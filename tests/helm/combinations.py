@@ -13,6 +13,7 @@ BOTH: Final[dict[str, Any]] = {
 }
 PROXY: Final[dict[str, Any]] = {"proxy": {"enabled": True}}
 KEEPER: Final[dict[str, Any]] = {"keeper": {"enabled": True, "agent": "print('an agent')\n# {{ no template }}\n"}}
+ADOPTED: Final[dict[str, Any]] = {"selector": {"app": "triton"}, "ports": {"http": 9000, "grpc": 9001, "metrics": 9002}}
 GATEWAY: Final[dict[str, Any]] = {
     "gatewayAPI": {"enabled": True, "parentRefs": [{"name": "gate", "namespace": "infra"}], "hostnames": ["a.example"]}
 }
@@ -28,6 +29,14 @@ COMBINATIONS: Final[dict[str, dict[str, Any]]] = {
                 "tls": {"secretName": "cert", "clientCASecretName": "ca"},
                 "tokens": {"secretName": "tokens"},
             }
+        },
+    ),
+    "beside a Triton that was adopted": merged(
+        PROXY,
+        KEEPER,
+        {
+            "slots": {"blue": {"enabled": False, "release": FIRST, "adopted": ADOPTED}},
+            "networkPolicy": {"enabled": True, "egress": {"restrict": True}},
         },
     ),
     "behind a Gateway": merged(BOTH, GATEWAY, KEEPER, {"traffic": {"blue": 90, "green": 10}}),

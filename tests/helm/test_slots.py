@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from helm.chart import NAME, Refusal, merged, render
-from helm.combinations import BOTH, FIRST, SECOND
+from helm.combinations import ADOPTED, BOTH, COMBINATIONS, FIRST, SECOND
 
 
 def arguments(container: dict[str, Any]) -> list[str]:
@@ -186,3 +186,44 @@ def test_a_release_from_an_object_store_is_checked_by_its_own_digest(helm: str) 
     assert f"--model-repository=/tritonforge/{FIRST}/models" in arguments(rendered.server())
     with pytest.raises(Refusal, match=r"slots.blue.release is empty: .* cannot be checked"):
         render({"models": store})
+
+
+class TestAdopted:
+    """A slot in which a Triton of somebody else serves."""
+
+    VALUES: ClassVar = COMBINATIONS["beside a Triton that was adopted"]
+
+    def test_the_slot_runs_nothing_and_its_services_lead_to_those_pods(self, helm: str) -> None:
+        rendered = render(self.VALUES)
+        assert f"{NAME}-blue" not in rendered.names("Deployment")
+        for suffix in ("-blue", "-blue-headless"):
+            spec = rendered.one("Service", suffix)["spec"]
+            assert spec["selector"] == ADOPTED["selector"]
+            assert {item["name"]: (item["port"], item["targetPort"]) for item in spec["ports"]} == {
+                "http": (8000, 9000),
+                "grpc": (8001, 9001),
+                "metrics": (8002, 9002),
+            }
+        assert rendered.one("Service", "-green")["spec"]["selector"]["tritonforge.dev/slot"] == "green"
+
+    def test_proxies_may_reach_them(self, helm: str) -> None:
+        egress = render(self.VALUES).one("NetworkPolicy", "-proxy")["spec"]["egress"]
+        to = [rule for rule in egress if rule.get("to") == [{"podSelector": {"matchLabels": ADOPTED["selector"]}}]]
+        assert [[port["port"] for port in rule["ports"]] for rule in to] == [[9000, 9001]]
+
+    def test_proxies_that_find_pods_by_name_ask_them_where_they_listen(self, helm: str) -> None:
+        config = render(merged(self.VALUES, {"proxy": {"discovery": "dns"}})).one("ConfigMap", "-proxy")
+        lines = [line.split() for line in config["data"]["haproxy.cfg"].splitlines() if "server-template blue" in line]
+        assert [(words[3].rpartition(":")[2], words[words.index("port") + 1]) for words in lines] == [
+            ("9000", "9000"),
+            ("9001", "9000"),
+        ]
+
+    def test_without_a_proxy_clients_reach_them_by_the_public_service(self, helm: str) -> None:
+        spec = render(merged(self.VALUES, {"proxy": {"enabled": False}})).one("Service")["spec"]
+        assert spec["selector"] == ADOPTED["selector"]
+        assert [item["targetPort"] for item in spec["ports"]] == [9000, 9001]
+
+    def test_a_slot_is_not_both(self, helm: str) -> None:
+        with pytest.raises(Refusal, match="its own pods or somebody else's"):
+            render(merged(self.VALUES, {"slots": {"blue": {"enabled": True}}}))

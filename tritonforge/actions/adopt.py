@@ -24,20 +24,23 @@ from tritonforge.triton.connection import Connection
 def adopt(
     workspace: Workspace, name: str, running: str, *, dry_run: bool = False, progress: Progress = lambda text: None
 ) -> Deployment:
-    """Make the container ``running`` what the target serves, behind the target's own proxy.
+    """Make ``running`` what the target serves, behind the target's own proxy: a container of a Docker engine, or the
+    Triton behind a Service of a Helm target's namespace.
 
     Its release is a description of it: nobody knows what its files were made from, so a rollback to it works only
     while it runs. Clients keep its old address until they are moved to the target's.
 
     Raises:
-        UsageError: the target has a release already, is of a kind that adopts nothing, or there is no such container.
+        UsageError: the target has a release already, is of a kind that adopts nothing, or nothing
+            of that name runs.
     """
     clock = time.monotonic()
     with open_target(workspace, name, progress, changing=not dry_run) as target:
         host: Any = target.host
         if not hasattr(host, "adopt") or target.proxy is None:
             raise UsageError(
-                f"a target of kind '{target.kind}' adopts nothing", expected="a target of kind docker, with two slots"
+                f"a target of kind '{target.kind}' adopts nothing",
+                expected="a target of kind docker or helm, with two slots",
             )
         with host.reach_foreign(running) as (connection, image, arguments):
             document = describe_running(connection)

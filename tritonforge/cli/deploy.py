@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 @spec_options
 @release_option
 @click.option("--dry-run", is_flag=True, help="Show the exact differences, and change nothing.")
-@click.option("--adopt", metavar="CONTAINER", help="Make a Triton that runs already the target's first release.")
+@click.option(
+    "--adopt", metavar="RUNNING", help="Make a Triton that runs already (a container, a Service) the first release."
+)
 @click.option("--resume", is_flag=True, help="Go on with an interrupted rollout; without it that one is undone first.")
 @json_option
 def deploy(

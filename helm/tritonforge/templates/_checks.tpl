@@ -4,7 +4,10 @@
 {{- $enabled := list }}
 {{- range $name := list "blue" "green" }}
 {{- $slot := index $v.slots $name }}
-{{- if $slot.enabled }}{{ $enabled = append $enabled $name }}{{ end }}
+{{- if or $slot.enabled $slot.adopted.selector }}{{ $enabled = append $enabled $name }}{{ end }}
+{{- if and $slot.enabled $slot.adopted.selector }}
+{{- fail (printf "slots.%s.enabled is true and slots.%s.adopted.selector is given: a slot runs its own pods or somebody else's" $name $name) }}
+{{- end }}
 {{- if and $slot.enabled (eq $v.models.source "objectStore") (not $slot.release) (not $v.models.objectStore.checksums.sha256) }}
 {{- fail (printf "slots.%s.release is empty: what models.objectStore brings cannot be checked. Give the release's digest, or models.objectStore.checksums" $name) }}
 {{- end }}

@@ -1,6 +1,6 @@
 {{/* haproxy.cfg: call with (dict "root" $ "blue" weight "green" weight). HAProxy 2.6 or newer. */}}
 
-{{/* The servers of both slots: call with (dict "root" $ "backend" name "port" n "options" text "weights" dict). */}}
+{{/* The servers of both slots: call with (dict "root" $ "backend" name "protocol" name "port" n "options" text "weights" dict). */}}
 {{- define "tritonforge.haproxyServers" -}}
 {{- $root := .root }}
 {{- $proxy := $root.Values.proxy }}
@@ -8,9 +8,12 @@
 {{- $spare := list }}
 {{- range $index, $name := list "blue" "green" }}
 {{- if eq $proxy.discovery "dns" }}
+{{- /* Here addresses are those of pods, so ports are theirs too. */}}
+{{- $port := include "tritonforge.servingPort" (dict "root" $root "name" $name "port" $.protocol "own" $.port) }}
+{{- $health := include "tritonforge.servingPort" (dict "root" $root "name" $name "port" "http" "own" 8000) }}
 {{- $host := printf "%s-%s-headless.%s.svc.%s" $full $name $root.Release.Namespace $proxy.clusterDomain }}
-    server-template {{ $name }} 1-{{ int $proxy.maxPods }} {{ $host }}:{{ $.port }} weight {{ index $.weights $name }} check port 8000 check-proto h1 resolvers cluster init-addr none{{ $.options }}
-    {{- $spare = append $spare (printf "server-template spare-%s 1-%d %s:%d backup check port 8000 check-proto h1 resolvers cluster resolve-opts allow-dup-ip init-addr none%s" $name (int $proxy.maxPods) $host (int $.port) $.options) }}
+    server-template {{ $name }} 1-{{ int $proxy.maxPods }} {{ $host }}:{{ $port }} weight {{ index $.weights $name }} check port {{ $health }} check-proto h1 resolvers cluster init-addr none{{ $.options }}
+    {{- $spare = append $spare (printf "server-template spare-%s 1-%d %s:%s backup check port %s check-proto h1 resolvers cluster resolve-opts allow-dup-ip init-addr none%s" $name (int $proxy.maxPods) $host $port $health $.options) }}
 {{- else }}
 {{- $host := printf "\"${%s}\"" (include "tritonforge.addressVariable" (list $root (printf "-%s" $name))) }}
     {{- $health := "check" }}
@@ -165,9 +168,9 @@ backend triton_{{ $protocol }}
     http-request disable-l7-retry if { req.hdr({{ . }}) -m found }
     {{- end }}
     {{- if eq $protocol "http" }}
-    {{- include "tritonforge.haproxyServers" (dict "root" $root "backend" "triton_http" "port" 8000 "options" "" "weights" $weights) }}
+    {{- include "tritonforge.haproxyServers" (dict "root" $root "backend" "triton_http" "protocol" "http" "port" 8000 "options" "" "weights" $weights) }}
     {{- else }}
-    {{- include "tritonforge.haproxyServers" (dict "root" $root "backend" "triton_grpc" "port" 8001 "options" (printf " proto h2%s" $fresh) "weights" $weights) }}
+    {{- include "tritonforge.haproxyServers" (dict "root" $root "backend" "triton_grpc" "protocol" "grpc" "port" 8001 "options" (printf " proto h2%s" $fresh) "weights" $weights) }}
     {{- end }}
 {{- end }}
 {{- end }}

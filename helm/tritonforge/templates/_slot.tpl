@@ -20,6 +20,22 @@ app.kubernetes.io/component: server
 tritonforge.dev/slot: {{ .name }}
 {{- end }}
 
+{{/* Whose pods serve in a slot: its own, or those of a Triton that was adopted into it. */}}
+{{- define "tritonforge.servingPods" -}}
+{{- $adopted := (index .root.Values.slots .name).adopted }}
+{{- if $adopted.selector }}
+{{- toYaml $adopted.selector }}
+{{- else }}
+{{- include "tritonforge.slotSelector" . }}
+{{- end }}
+{{- end }}
+
+{{/* Where those listen: call with (dict "root" $ "name" slot "port" name); `own` is what the slot's own pods have. */}}
+{{- define "tritonforge.servingPort" -}}
+{{- $adopted := (index .root.Values.slots .name).adopted }}
+{{- if $adopted.selector }}{{ int (index (default dict $adopted.ports) .port | default (index (dict "http" 8000 "grpc" 8001 "metrics" 8002) .port)) }}{{ else }}{{ .own }}{{ end }}
+{{- end }}
+
 {{- define "tritonforge.podSecurity" -}}
 runAsNonRoot: true
 runAsUser: {{ int64 .Values.podSecurity.runAsUser }}

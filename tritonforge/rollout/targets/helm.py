@@ -13,6 +13,7 @@ from tritonforge.rollout.agent import AGENT
 from tritonforge.rollout.host import SLOTS, Address, ProxyStatus, ServerStart, ServerStatus
 from tritonforge.rollout.lock import target_lock
 from tritonforge.rollout.points import remote
+from tritonforge.rollout.targets.helm_adoption import Guests, adopted_selector, adopted_slot, foreign_service
 from tritonforge.rollout.targets.helm_differences import value_differences
 from tritonforge.rollout.targets.helm_installation import IMAGE, START, Installation, serving, stopped
 from tritonforge.rollout.targets.helm_program import HelmProgram
@@ -21,7 +22,7 @@ from tritonforge.rollout.targets.helm_values import Values, at, fit_traffic, ima
 from tritonforge.rollout.targets.kubernetes_api import Cluster
 from tritonforge.rollout.targets.kubernetes_forward import Forwarding
 from tritonforge.rollout.targets.kubernetes_keeper import KeeperPlace
-from tritonforge.rollout.targets.kubernetes_pods import PodState, slot_words
+from tritonforge.rollout.targets.kubernetes_pods import PodState, image_in_words, slot_words
 from tritonforge.rollout.targets.kubernetes_routes import RoutedPlace
 from tritonforge.rollout.targets.kubernetes_secrets import apply_proxy_file
 from tritonforge.rollout.targets.kubernetes_workloads import Workloads, follow_logs, pod_logs
@@ -44,6 +45,7 @@ class HelmHost:
         self.cluster = cluster
         self.release = HelmRelease(installation.name, program, cluster, installation.chart)
         self.workloads = Workloads(cluster, installation.name, installation.fullname, installation.workload)
+        self.guests = Guests(cluster, self.workloads, self.release.values)
         self._progress = progress
         title = f"{installation.name} at {cluster.title}"
         kind = RoutedPlace if installation.gateway else KeeperPlace
@@ -106,6 +108,12 @@ class HelmHost:
         same = status.fingerprint == start.fingerprint
         if same and status.running:
             return
+        if "adopted" in (start.settings or {}):
+            raise CheckFailed(
+                "the server that was adopted does not serve in the target any more, so nothing can go back to it",
+                found=status.words,
+                hint="deploy a release of the spec instead",
+            )
         if not same and at(now, f"slots.{slot}.enabled"):
             self.stop(slot, 10.0)
             now = self.release.values() or now
@@ -117,7 +125,7 @@ class HelmHost:
     def stop(self, slot: str, grace: float) -> None:
         self._healed()
         now = self.release.values()
-        if now is not None and at(now, f"slots.{slot}.enabled"):
+        if now is not None and (at(now, f"slots.{slot}.enabled") or adopted_selector(now, slot)):
             values = copy.deepcopy(now)
             values["slots"][slot] = stopped(values["slots"][slot])
             fit_traffic(values)
@@ -127,7 +135,7 @@ class HelmHost:
     def status(self, slot: str) -> ServerStatus:
         workload = self.workloads.workload(slot)
         if workload is None:
-            return ServerStatus(False, words="not started")
+            return self.guests.status(slot)
         notes: Mapping[str, str] = workload["metadata"].get("annotations") or {}
         fingerprint = notes.get(START)
         pods = self.workloads.pods(slot, {START: fingerprint} if fingerprint else {})
@@ -142,7 +150,7 @@ class HelmHost:
             not hopeless,
             fingerprint,
             notes.get("tritonforge.dev/release"),
-            _image(notes.get(IMAGE), first),
+            image_in_words(notes.get(IMAGE), first),
             None if first is None else first.started,
             max((pod.restarts for pod in pods), default=0),
             words,
@@ -150,12 +158,37 @@ class HelmHost:
 
     @contextmanager
     def reach(self, slot: str) -> Iterator[Connection]:
+        if self.guests.labels(slot):
+            with self.guests.reach_slot(slot) as connection:
+                yield connection
+            return
         with Forwarding(self.cluster, lambda: self._pick(slot)) as forwarding:
             yield Connection(
                 forwarding.port(HTTP),
                 forwarding.port(GRPC),
                 forwarding.metrics(lambda: [pod.name for pod in self.workloads.pods(slot) if pod.ready], METRICS),
             )
+
+    # --- a Triton that runs already
+
+    @contextmanager
+    def reach_foreign(self, name: str) -> Iterator[tuple[Connection, str, tuple[str, ...]]]:
+        """The Triton behind a Service that is to be adopted: its address, its image and its command."""
+        guest = foreign_service(self.cluster, name, self.installation.name)
+        with self.guests.reach(guest.selector, guest.ports) as connection:
+            yield connection, guest.image, guest.arguments
+
+    def adopt(self, slot: str, name: str, start: ServerStart) -> None:
+        """Have the Service's pods serve in a slot; nothing of them is restarted or changed."""
+        self._healed()
+        now = self.release.values()
+        guest = foreign_service(self.cluster, name, self.installation.name)
+        values = self.installation.wanted(now, at(now or {}, "keeper.image") or {})
+        notes = {START: start.fingerprint, IMAGE: start.image or ""}
+        given = at(self.installation.values, f"slots.{slot}") or {}
+        values["slots"][slot] = adopted_slot(guest, given, notes, start.release)
+        fit_traffic(values)
+        self._apply(values, f"{slot} adopts {name}")
 
     # --- the proxy
 
@@ -228,6 +261,8 @@ class HelmHost:
     def logs(self, unit: str, tail: int, follow: bool) -> Iterator[str]:
         pods = self.workloads.pods(unit) if unit in SLOTS else self.workloads.component(unit)
         container = "triton" if unit in SLOTS else "haproxy" if unit == "proxy" else unit
+        if unit in SLOTS and not pods and self.guests.labels(unit):
+            pods, container = self.guests.logged(unit)
         for pod in pods:
             prefix = f"{pod.name}: " if len(pods) > 1 else ""
             for line in pod_logs(self.cluster, pod, container, tail):
@@ -318,16 +353,6 @@ class HelmHost:
 
     def _secret(self, path: str, text: str) -> None:
         apply_proxy_file(self.cluster, self.installation.fullname, path, text)
-
-
-def _image(noted: str | None, pod: PodState | None) -> str | None:
-    """The image that really runs, in the words of its start where it is the same."""
-    if pod is None or pod.image is None:
-        return None
-    digest = pod.image.partition("@")[2]
-    if noted and (not digest or "@" not in noted or noted.endswith(digest)):
-        return noted
-    return pod.image
 
 
 def _mark(config: str) -> str | None:

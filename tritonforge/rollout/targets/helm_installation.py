@@ -26,6 +26,10 @@ START: Final = "tritonforge.dev/start"
 """Annotation of a slot and its pods: the fingerprint of the start that they run."""
 IMAGE: Final = "tritonforge.dev/image"
 """Likewise: the image in the words of that start."""
+ADOPTED: Final = "tritonforge.dev/adopted"
+"""Annotation in the values of a slot alone: the Service whose pods were adopted."""
+CONTAINER: Final = "tritonforge.dev/container"
+"""Likewise: the container of those pods that is Triton."""
 
 
 @dataclass(frozen=True)
@@ -188,8 +192,10 @@ def serving(values: Mapping[str, Any]) -> str:
 
 def stopped(slot: Mapping[str, Any]) -> Values:
     """A slot's values without what a start put in."""
-    kept = {key: value for key, value in slot.items() if key not in ("release", "image", "values", "annotations")}
-    notes = {key: value for key, value in (slot.get("annotations") or {}).items() if key not in (START, IMAGE)}
+    ours = ("release", "image", "values", "annotations", "adopted")
+    kept = {key: value for key, value in slot.items() if key not in ours}
+    marks = (START, IMAGE, ADOPTED, CONTAINER)
+    notes = {key: value for key, value in (slot.get("annotations") or {}).items() if key not in marks}
     return {**kept, "enabled": False, **({"annotations": notes} if notes else {})}
 
 

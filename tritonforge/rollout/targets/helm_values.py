@@ -39,10 +39,12 @@ OWNED: Final = (
     "slots.blue.release",
     "slots.blue.image",
     "slots.blue.values",
+    "slots.blue.adopted",
     "slots.green.enabled",
     "slots.green.release",
     "slots.green.image",
     "slots.green.values",
+    "slots.green.adopted",
     "keeper.enabled",
     "keeper.agent",
     "proxy.enabled",
@@ -137,7 +139,9 @@ def marks(effective: Mapping[str, Any], keys: Sequence[str] = (*OF_A_SLOT, *OF_A
 
 def fit_traffic(values: Values) -> None:
     """Have the traffic go to a slot that runs, where its own does not: the chart refuses anything else."""
-    running = [slot for slot in SLOTS if at(values, f"slots.{slot}.enabled")]
+    running = [
+        slot for slot in SLOTS if at(values, f"slots.{slot}.enabled") or at(values, f"slots.{slot}.adopted.selector")
+    ]
     traffic = values.setdefault("traffic", {"blue": 100, "green": 0})
     if running and not all(weight == 0 or slot in running for slot, weight in traffic.items()):
         values["traffic"] = {slot: 100 if slot == running[0] else 0 for slot in SLOTS}

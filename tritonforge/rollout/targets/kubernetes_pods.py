@@ -107,6 +107,16 @@ def image_run(container: Mapping[str, Any]) -> str | None:
     return said.partition("://")[2] or said or None
 
 
+def image_in_words(noted: str | None, pod: PodState | None) -> str | None:
+    """The image that really runs, in the words of its start where it is the same."""
+    if pod is None or pod.image is None:
+        return None
+    digest = pod.image.partition("@")[2]
+    if noted and (not digest or "@" not in noted or noted.endswith(digest)):
+        return noted
+    return pod.image
+
+
 def slot_words(pods: Iterable[PodState]) -> str:
     """Several pods in one line: those that are not ready first."""
     found = list(pods)

@@ -47,6 +47,10 @@ class Workloads:
         wanted = (annotations or {}).items()
         return [pod for pod in found if all(pod.annotations.get(key) == value for key, value in wanted)]
 
+    def selected(self, labels: Mapping[str, str]) -> list[PodState]:
+        """The pods with these labels, whoever's they are, by age."""
+        return self._states(labels)
+
     def component(self, name: str) -> list[PodState]:
         """The pods of ``proxy`` or ``keeper``, by age."""
         return self._pods({"app.kubernetes.io/component": name})
@@ -113,8 +117,10 @@ class Workloads:
             time.sleep(0.3)
 
     def _pods(self, labels: Mapping[str, str]) -> list[PodState]:
-        wanted = {"app.kubernetes.io/instance": self.instance, **labels}
-        found = self.cluster.items(self.cluster.path("pods"), wanted)
+        return self._states({"app.kubernetes.io/instance": self.instance, **labels})
+
+    def _states(self, labels: Mapping[str, str]) -> list[PodState]:
+        found = self.cluster.items(self.cluster.path("pods"), labels)
         found.sort(key=lambda item: item["metadata"].get("creationTimestamp") or "")
         states = [pod_state(item, self._warning(item)) for item in found]
         # Those that a node has given up are replaced, and stay in the list.
