@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import fcntl
 import json
 import os
@@ -13,14 +14,16 @@ from pathlib import Path
 from typing import Any
 
 PAGE = Path(__file__).parents[2] / "docs" / "rollout-faults.md"
+ROWS = Path(__file__).with_name("rollout_faults.json")
+"""What the page is made of."""
 UPDATE = "TRITONFORGE_UPDATE_TABLE"
-MARK = "<!-- rows: "
 
 GROUPS = {
     "kill": "Killed at a point",
     "cut": "Connection lost at a point",
     "full": "Disk full at a point",
     "world": "What else goes wrong",
+    "random": "Killed at a random time",
 }
 
 
@@ -46,7 +49,9 @@ def keep(row: Row) -> None:
     key = f"{row.group}: {row.fault}"
     if os.environ.get(UPDATE):
         with _alone():
-            PAGE.write_text(page({**read_rows(), key: asdict(row)}))
+            rows = {**read_rows(), key: asdict(row)}
+            ROWS.write_text(json.dumps(rows, ensure_ascii=False, sort_keys=True, indent=1) + "\n")
+            PAGE.write_text(page(rows))
         return
     rows = read_rows()
     assert key in rows, f"docs/{PAGE.name} lacks '{key}': run `make faults`"
@@ -67,10 +72,10 @@ def _alone() -> Iterator[None]:
 
 
 def read_rows() -> dict[str, dict[str, Any]]:
-    """The rows of the page as it stands."""
-    if not PAGE.exists():
+    """The rows of the page, by group and fault."""
+    if not ROWS.exists():
         return {}
-    rows: dict[str, dict[str, Any]] = json.loads(PAGE.read_text().split(MARK)[1].split(" -->")[0])
+    rows: dict[str, dict[str, Any]] = json.loads(ROWS.read_text())
     return rows
 
 
@@ -103,9 +108,11 @@ def page(rows: dict[str, dict[str, Any]]) -> str:
         chosen = [row for row in rows.values() if row["group"] == group]
         if not chosen:
             continue
+        lines += [f"## {title}", ""]
+        if group == "random":
+            lines += [_in_one(chosen), ""]
+            continue
         lines += [
-            f"## {title}",
-            "",
             "| fault | exit | requests | failed | next | exit | serves | what was said |",
             "|---|---|---|---|---|---|---|---|",
         ]
@@ -118,8 +125,17 @@ def page(rows: dict[str, dict[str, Any]]) -> str:
                 f"| {row['serves']} | {row['said']} |"
             )
         lines.append("")
-    lines += [f"{MARK}{json.dumps(rows, ensure_ascii=False, sort_keys=True)} -->", ""]
     return "\n".join(lines)
+
+
+def _in_one(rows: list[dict[str, Any]]) -> str:
+    asked, failed = (sum(int(row[name]) for row in rows) for name in ("requests", "failed"))
+    after = collections.Counter(row["then"] for row in rows)
+    words = ", ".join(f"{count} by `{then}`" for then, count in sorted(after.items()))
+    return (
+        f"{len(rows)} deployments, each killed at a random time of its course, then: {words}. All ended with the new "
+        f"release; {asked:,} requests, {failed} failed."
+    )
 
 
 def _number(fault: str) -> int:
