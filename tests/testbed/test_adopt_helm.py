@@ -29,7 +29,10 @@ spec:
         - name: server
           image: {image}
           args: [tritonserver, --model-repository=/models]
-          ports: [{{name: http, containerPort: 8000}}, {{name: grpc, containerPort: 8001}}, {{containerPort: 8002}}]
+          ports:
+            - {{name: http, containerPort: 8000, protocol: TCP}}
+            - {{name: grpc, containerPort: 8001, protocol: TCP}}
+            - {{name: metrics, containerPort: 8002, protocol: TCP}}
           readinessProbe: {{httpGet: {{path: /v2/health/ready, port: http}}, periodSeconds: 1}}
           env: [{{name: OMP_NUM_THREADS, value: "1"}}]
           volumeMounts: [{{name: models, mountPath: /models}}]
@@ -41,8 +44,8 @@ metadata: {{name: models}}
 spec:
   selector: {{app: models}}
   ports:
-    - {{name: http-inference-server, port: 80, targetPort: http}}
-    - {{name: grpc-inference-server, port: 8001, targetPort: grpc}}
+    - {{name: http-inference-server, port: 80, targetPort: http, protocol: TCP}}
+    - {{name: grpc-inference-server, port: 8001, targetPort: grpc, protocol: TCP}}
 """
 
 
