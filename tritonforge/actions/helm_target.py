@@ -62,7 +62,6 @@ def open_helm(
         spec.proxy.tls is not None,
         spec.proxy.tls is not None and spec.proxy.tls.client_ca is not None,
         bool(spec.proxy.tokens),
-        spec.rollout.deadman_s,
     )
     kubeconfig = None if spec.kubeconfig is None else (folder / Path(spec.kubeconfig).expanduser()).resolve()
     access = Access(spec.namespace, spec.context, kubeconfig)

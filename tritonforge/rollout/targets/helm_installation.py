@@ -50,7 +50,6 @@ class Installation:
     tls: bool = False
     client_ca: bool = False
     tokens: bool = False
-    deadman: float = 60.0
 
     @cached_property
     def defaults(self) -> Values:
@@ -109,7 +108,6 @@ class Installation:
                     "enabled": True,
                     "agent": AGENT.read_text(encoding="utf-8"),
                     "image": dict(keeper_image),
-                    "deadmanSeconds": max(1, int(self.deadman)),
                 },
             ]
         )
