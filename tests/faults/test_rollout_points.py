@@ -270,9 +270,7 @@ def seconds(site: Site) -> float:
 
 
 @pytest.mark.parametrize("seed", [pytest.param(seed, marks=slow if seed < 5 else exhaustive) for seed in range(100)])
-def test_a_command_that_is_killed_at_a_random_time(
-    site: Site, witness: Witness, seconds: float, seed: int
-) -> None:
+def test_a_command_that_is_killed_at_a_random_time(site: Site, witness: Witness, seconds: float, seed: int) -> None:
     new = site.other
     generator = random.Random(seed)
     if generator.random() < 0.5:

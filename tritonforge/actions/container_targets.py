@@ -110,7 +110,7 @@ def compose_project(workspace: Workspace, instance: str, spec: ComposeTarget) ->
     Raises:
         EnvironmentLacks: Compose is not installed, or there is no such file.
     """
-    own = Path(tritonforge.__file__).parents[1] / "compose.yaml"
+    own = (Path(tritonforge.__file__).parent / "compose.yaml").resolve()
     file = own if spec.file is None else workspace.loaded.folder / spec.file
     if not file.is_file():
         raise EnvironmentLacks(

@@ -205,10 +205,9 @@ def own_chart() -> Path:
     """
     import tritonforge
 
-    package = Path(tritonforge.__file__).resolve().parent
-    for folder in (package / "chart", package.parent / "helm" / "tritonforge"):
-        if (folder / "Chart.yaml").is_file():
-            return folder
+    folder = (Path(tritonforge.__file__).parent / "chart").resolve()
+    if (folder / "Chart.yaml").is_file():
+        return folder
     raise EnvironmentLacks(
         "this installation of tritonforge came without its chart",
         hint="name a folder with it by the target's `chart`; it is `helm/tritonforge` of the sources",
