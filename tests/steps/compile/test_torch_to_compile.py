@@ -64,7 +64,7 @@ def test_nothing_of_tritonforge_is_needed_to_run_it(stubborn: tuple[Artifact, Pa
         "found = served.run({'x': torch.ones(2, 4), 'mask': torch.ones(2, 3)})\n"
         "print(said, {name: list(value.shape) for name, value in found.items()})"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.stdout.strip() == "[] {'y': [2, 3], 's': [2]}", done.stderr
 
 
@@ -88,7 +88,7 @@ def test_a_shape_that_the_module_refuses_is_skipped_and_said(stubborn: tuple[Art
         "from pathlib import Path; import sys; sys.path.insert(0, '.'); from forge_torch import Served\n"
         "Served(Path('.').resolve())"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and "not warmed up with mask [2, 3], x [2, 5]" in done.stdout, done.stderr
 
 
