@@ -46,7 +46,8 @@ def run(workers: LocalExecutor, store: LocalStore, tmp_path: Path) -> Run:
             store=str(store.root),
             log=str(tmp_path / "step.log"),
         )
-        made = store.artifact(workers.submit(task).result(timeout=300)  # a compiler on a busy machine takes long)
+        # A compiler on a busy machine takes long.
+    made = store.artifact(workers.submit(task).result(timeout=300))
         assert made is not None
         return made
 
