@@ -47,7 +47,7 @@ def run(workers: LocalExecutor, store: LocalStore, tmp_path: Path) -> Run:
             log=str(tmp_path / "step.log"),
         )
         # A compiler on a busy machine takes long.
-    made = store.artifact(workers.submit(task).result(timeout=300))
+        made = store.artifact(workers.submit(task).result(timeout=300))
         assert made is not None
         return made
 
