@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import pickle
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tritonforge.errors import EnvironmentLacks, ExitCode
@@ -105,3 +109,39 @@ def test_a_source_that_cannot_be_read_is_said(tmp_path: Path) -> None:
 def test_an_operation_that_takes_too_long_is_said(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentLacks, match=r"took longer than 0\.001 s"):
         LocalPlace(tmp_path / "root").call("hello", timeout=0.001)
+
+
+def test_the_agent_stays_for_the_next_operation_and_outlives_what_tells_a_command_to_stop(tmp_path: Path) -> None:
+    place = LocalPlace(tmp_path / "root")
+    place.call("hello")
+    (agent,) = [child for child in psutil.Process().children() if str(place.root) in child.cmdline()]
+    for number in (signal.SIGINT, signal.SIGTERM):
+        agent.send_signal(number)
+    place.call("read")
+    assert [child for child in psutil.Process().children() if str(place.root) in child.cmdline()] == [agent]
+
+
+def test_an_agent_that_was_killed_between_two_operations_is_replaced(tmp_path: Path) -> None:
+    place = LocalPlace(tmp_path / "root")
+    place.call("hello")
+    (agent,) = [child for child in psutil.Process().children() if str(place.root) in child.cmdline()]
+    agent.kill()
+    agent.wait(10)
+    assert place.call("read")["journal"] == []
+
+
+def test_operations_that_overlap_have_an_agent_each(tmp_path: Path) -> None:
+    place = LocalPlace(tmp_path / "root")
+    with ThreadPoolExecutor(4) as pool:
+        told = list(pool.map(lambda _: place.call("read")["journal"], range(40)))
+    assert told == [[]] * 40
+
+
+def test_agents_end_with_their_place(tmp_path: Path) -> None:
+    place = LocalPlace(tmp_path / "root")
+    place.call("hello")
+    root = str(place.root)
+    assert any(root in child.cmdline() for child in psutil.Process().children())
+    del place
+    gc.collect()
+    assert not any(root in child.cmdline() for child in psutil.Process().children())

@@ -1349,7 +1349,8 @@ def main():
 def serve(root):
     """Answer line by line, for as long as somebody asks: ``[operation, arguments]``. A program takes longer to start
     than most operations take."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever is interrupted may have more to ask
+    for number in (signal.SIGINT, signal.SIGTERM):  # whoever is told to stop may have more to ask, and ends this
+        signal.signal(number, signal.SIG_IGN)
     for line in iter(sys.stdin.readline, ""):
         os.makedirs(root, exist_ok=True)
         operation, args = json.loads(line)
