@@ -49,6 +49,7 @@ table: $(VENV)/.test
 # The table of faults that rollouts survive, made by going through all of them (half an hour).
 faults: $(VENV)/.test
 	TRITONFORGE_UPDATE_TABLE=1 $(BIN)/python -m pytest tests/faults/test_rollout_points.py tests/faults/test_rollout_world.py
+	$(BIN)/python -m pytest tests/live/test_one_slot.py -k every_point
 
 # Needs uv (https://pypi.org/project/uv). Existing pins are kept where they still fit, and both locks agree.
 LOCK := uv pip compile pyproject.toml - --universal --python-version 3.11 --generate-hashes --no-annotate \
