@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tritonforge.actions.compose import Composer
 from tritonforge.actions.workspace import Workspace
-from tritonforge.build.graph import Node
+from tritonforge.artifact.store import LocalStore
+from tritonforge.build.graph import Graph, Node
 from tritonforge.build.key import key_of, why
 from tritonforge.build.planning import plan_graph
 from tritonforge.build.record import read_record
@@ -64,29 +65,7 @@ def _plan(workspace: Workspace, platform: Platform, lock: Lock) -> PlatformPlan:
     folder = workspace.releases(platform)
     before = read_record(folder.root / "last-build.json").material()
     graph = plan_graph(workspace.loaded, platform, workspace.resolver(lock))
-    results: dict[str, NodeResult] = {}
-    steps = []
-    errors = list(graph.errors.values())
-    for node in graph.nodes.values():
-        waits = [other for other in node.inputs.values() if results[other].artifact is None]
-        if waits:
-            results[node.id] = NodeResult(node, "skipped")
-            steps.append(PlannedStep(node, "wait", (f"{waits[0]} runs",)))
-            continue
-        inputs = {role: str(results[other].artifact) for role, other in node.inputs.items()}
-        try:
-            keyed = key_of(node, inputs, input_bytes(node, results, workspace.store))
-        except ForgeError as error:
-            results[node.id] = NodeResult(node, "failed", error=error)
-            errors.append(error)
-            continue
-        record = workspace.store.lookup(keyed.key)
-        if record is not None:
-            results[node.id] = NodeResult(node, "cached", keyed.key, record.artifact, keyed.material)
-            steps.append(PlannedStep(node, "keep"))
-        else:
-            results[node.id] = NodeResult(node, "skipped", keyed.key)
-            steps.append(PlannedStep(node, "run", tuple(why(keyed.material, before.get(node.id)))))
+    steps, results, errors = planned_steps(graph, workspace.store, before)
     release: tuple[str, ...] = ()
     if not errors and all(step.action == "keep" for step in steps):
         try:
@@ -101,6 +80,39 @@ def _plan(workspace: Workspace, platform: Platform, lock: Lock) -> PlatformPlan:
             *_ensembles_over(workspace, touched),
         )
     return PlatformPlan(platform, tuple(steps), release, tuple(errors))
+
+
+def planned_steps(
+    graph: Graph, store: LocalStore, before: Mapping[str, Mapping[str, Any]]
+) -> tuple[list[PlannedStep], dict[str, NodeResult], list[ForgeError]]:
+    """What a run of ``graph`` would do, the results that are in the store already, and what stands in its way.
+
+    ``before`` is what keys were made of last time, by node id.
+    """
+    results: dict[str, NodeResult] = {}
+    steps: list[PlannedStep] = []
+    errors = list(graph.errors.values())
+    for node in graph.nodes.values():
+        waits = [other for other in node.inputs.values() if results[other].artifact is None]
+        if waits:
+            results[node.id] = NodeResult(node, "skipped")
+            steps.append(PlannedStep(node, "wait", (f"{waits[0]} runs",)))
+            continue
+        inputs = {role: str(results[other].artifact) for role, other in node.inputs.items()}
+        try:
+            keyed = key_of(node, inputs, input_bytes(node, results, store))
+        except ForgeError as error:
+            results[node.id] = NodeResult(node, "failed", error=error)
+            errors.append(error)
+            continue
+        record = store.lookup(keyed.key)
+        if record is not None:
+            results[node.id] = NodeResult(node, "cached", keyed.key, record.artifact, keyed.material)
+            steps.append(PlannedStep(node, "keep"))
+        else:
+            results[node.id] = NodeResult(node, "skipped", keyed.key)
+            steps.append(PlannedStep(node, "run", tuple(why(keyed.material, before.get(node.id)))))
+    return steps, results, errors
 
 
 def _ensembles_over(workspace: Workspace, models: set[str]) -> list[str]:

@@ -19,6 +19,7 @@ from tritonforge.interruption import interruptible
 _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "init": ("tritonforge.cli.init:init", "Write a commented forge.yaml."),
     "inspect": ("tritonforge.cli.inspect:inspect", "Tell what a model is, what it costs, and who can serve it."),
+    "convert": ("tritonforge.cli.convert:convert", "Convert a model without a spec, and compare it with its source."),
     "plan": ("tritonforge.cli.build:plan", "Show what a build would run, and why."),
     "build": ("tritonforge.cli.build:build", "Build the models and publish a release."),
     "choose": ("tritonforge.cli.choose:choose", "Measure the variants of a model, and choose the one to serve."),

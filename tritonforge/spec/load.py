@@ -53,8 +53,16 @@ def load(file: Path, *, overlays: Sequence[Path] = (), environ: Mapping[str, str
     document.data.pop("include", None)
     _interpolate(document, os.environ if environ is None else environ)
     _lay_defaults(document)
-    spec = _checked(document)
-    loaded = LoadedSpec(spec, file, document)
+    return checked(document, file)
+
+
+def checked(document: Document, file: Path) -> LoadedSpec:
+    """Check a document, also one that was never written; its paths are relative to the folder of ``file``.
+
+    Raises:
+        SpecError: with the place of the first thing that is wrong.
+    """
+    loaded = LoadedSpec(_checked(document), file, document)
     _check_references(loaded)
     return loaded
 
@@ -307,4 +315,14 @@ def _check_references(loaded: LoadedSpec) -> None:
             raise SpecError("a template folder is missing", place=loaded.place("templates"), found=path)
 
 
-__all__ = ["EnsembleSpec", "ForgeSpec", "GateSpec", "LoadedSpec", "ModelSpec", "PlatformSpec", "dotted", "load"]
+__all__ = [
+    "EnsembleSpec",
+    "ForgeSpec",
+    "GateSpec",
+    "LoadedSpec",
+    "ModelSpec",
+    "PlatformSpec",
+    "checked",
+    "dotted",
+    "load",
+]
