@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tritonforge.actions.live import secret_value
+from tritonforge.actions.connections import secret_value
 from tritonforge.actions.serve import _announced, serving
 from tritonforge.errors import Place
 from tritonforge.spec.connection import SecretRef

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ import pytest
 from tritonforge.errors import CheckFailed, EnvironmentLacks, Interrupted, UsageError
 from tritonforge.measure import Outcome, PerfRun, run, version
 from tritonforge.measure.export import EmptyExport
-from tritonforge.measure.perf_run import command_line
+from tritonforge.measure.perf_run import PerfTls, command_line
 
 from .conftest import DATA, alive
 
@@ -42,6 +43,21 @@ def test_every_level_asked_for_is_in_the_result_in_that_order(fake: Path) -> Non
     assert any("concurrency 8" in line for line in said)
     with pytest.raises(CheckFailed, match="concurrency 5 was not measured"):
         result.level(5)
+
+
+def test_tls_and_headers_are_on_the_command_line_alone(tmp_path: Path) -> None:
+    tls = PerfTls(Path("/ca"), Path("/cert"), Path("/key"))
+    asked = PerfRun(Path("/perf"), "m", "h:1", tmp_path, headers={"Authorization": "Bearer t0ken"}, tls=tls)
+    words = " ".join(command_line(asked, 1, tmp_path))
+    assert "-H authorization:Bearer t0ken --ssl-grpc-use-ssl true --ssl-grpc-root-certifications-file /ca" in words
+    assert "--ssl-grpc-certificate-chain-file /cert --ssl-grpc-private-key-file /key" in words
+    words = " ".join(command_line(dataclasses.replace(asked, protocol="http"), 1, tmp_path))
+    assert "--ssl-https-verify-peer 1 --ssl-https-verify-host 2 --ssl-https-ca-certificates-file /ca" in words
+    assert "--ssl-https-client-certificate-file /cert --ssl-https-private-key-file /key" in words
+    one_file = dataclasses.replace(asked, tls=PerfTls(None, Path("/both"), None))
+    assert "chain-file /both --ssl-grpc-private-key-file /both" in " ".join(command_line(one_file, 1, tmp_path))
+    assert "t0ken" not in repr(asked) + str(asked.settings())
+    assert "ssl" not in " ".join(command_line(dataclasses.replace(asked, tls=None), 1, tmp_path))
 
 
 def test_the_command_line_says_what_the_run_says(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tritonforge.actions.live import LiveServer, ServerChoice, embedded_runtime, open_server, same_server
 from tritonforge.actions.load_data import load_data
@@ -22,6 +22,7 @@ from tritonforge.interruption import interruptible
 from tritonforge.measure import (
     GateEvidence,
     PerfRun,
+    PerfTls,
     Slo,
     Verdict,
     describe,
@@ -34,10 +35,17 @@ from tritonforge.measure import run as run_perf
 from tritonforge.repository.release import Release
 from tritonforge.spec.models import GateSpec
 from tritonforge.spec.platform import Platform
+from tritonforge.triton.tls import tls_context
 
 if TYPE_CHECKING:
     from tritonforge.measure import GateResult, Level
     from tritonforge.triton.embedded.runtime import Runtime
+
+
+_IN_ARGUMENTS: Final = (
+    "perf_analyzer takes headers as arguments alone: while it ran, other users of this machine could read them in its "
+    "list of processes"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +212,7 @@ def measure_gate(
         run = PerfRun(
             program=runtime.perf_analyzer,
             model=asked,
-            url=address,
+            url=address if server.connection.tls is None or gate.protocol == "grpc" else f"https://{address}",
             work_dir=Path(work),
             env=runtime.perf_env(),
             protocol=gate.protocol,
@@ -213,10 +221,12 @@ def measure_gate(
             input_data=data,
             measurement_interval_ms=gate.interval_ms,
             windows=gate.windows,
+            headers=server.connection.headers,
+            tls=None if (tls := server.connection.tls) is None else PerfTls(tls.ca, tls.cert, tls.key),
         )
         levels: list[Level] = []
         results: list[GateResult] = []
-        notes: list[str] = []
+        notes: list[str] = [_IN_ARGUMENTS] if run.headers else []
         started = ended = ""
         # Counters are read around each level: one level's failures are not the others'.
         for concurrency in gate.concurrency:
@@ -257,12 +267,20 @@ def _metrics(server: LiveServer) -> str | None:
     """The server's counters as Prometheus text; None where they are not served."""
     import httpx
 
-    address = server.connection.metrics
-    if address is None:
+    connection = server.connection
+    url = connection.metrics_url
+    if url is None:
         return None
+    secured = url.startswith("https://")
     try:
-        answer = httpx.get(f"http://{address}/metrics", timeout=10)
+        answer = httpx.get(
+            url,
+            timeout=10,
+            trust_env=False,
+            headers=dict(connection.headers) if secured else None,
+            verify=tls_context(connection.tls) if secured and connection.tls is not None else False,
+        )
         answer.raise_for_status()
-    except httpx.HTTPError:
+    except (httpx.HTTPError, OSError, ValueError):
         return None
     return answer.text

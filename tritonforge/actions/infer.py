@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from tritonforge.actions.live import ServerChoice, open_server
+from tritonforge.actions.connections import connection_for
+from tritonforge.actions.live import ServerChoice, open_server, somebodys_server
 from tritonforge.actions.loading import load_or_fail
 from tritonforge.actions.serve import serving
 from tritonforge.actions.workspace import open_workspace
 from tritonforge.artifact.datatypes import exact_array
 from tritonforge.errors import ForgeError, SpecError, UsageError, did_you_mean
 from tritonforge.triton.client import Client
-from tritonforge.triton.connection import Connection
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,7 +66,8 @@ def infer(
         if not separator:
             raise UsageError(f"--input {item} has no value", expected="NAME=VALUE")
         given[name] = text
-    with _connected(spec, overlays, platform_name, choice, model, say) as client:
+    chosen = cast('Literal["http", "grpc"] | None', protocol)
+    with _connected(spec, overlays, platform_name, choice, model, chosen, say) as client:
         try:
             metadata = client.model_metadata(model, version)
         except ForgeError:
@@ -86,7 +87,7 @@ def infer(
         outputs = client.infer(
             model,
             arrays,
-            protocol=cast('Literal["http", "grpc"] | None', protocol),
+            protocol=chosen,
             version=version,
             datatypes={name: tensors[name]["datatype"] for name in arrays},
         )
@@ -104,10 +105,14 @@ def _connected(
     platform_name: str | None,
     choice: ServerChoice,
     model: str,
+    protocol: Literal["http", "grpc"] | None,
     say: Callable[[str], None],
 ) -> Iterator[Client]:
-    if choice.server is not None and "://" in choice.server:
-        with Client(Connection.from_url(choice.server)) as client:
+    if choice.server is not None:
+        # Neither a spec (for a URL) nor a release is needed to ask a server that somebody runs.
+        workspace = None if "://" in choice.server else open_workspace(spec, overlays)
+        connection = connection_for(workspace, choice.server)
+        with somebodys_server(connection if protocol is None else connection.over(protocol)) as client:
             yield client
         return
     workspace = open_workspace(spec, overlays)
@@ -119,8 +124,7 @@ def _connected(
                 yield client
             return
     release = folder.find(None)
-    if choice.kind != "connection":
-        release.served(model)  # a wrong name is said before a server is started for it
+    release.served(model)  # a wrong name is said before a server is started for it
     if choice.kind == "embedded":
         say("no server runs for this spec: one is started for this request (`tritonforge serve` keeps one)")
     with (

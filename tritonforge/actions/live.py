@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -12,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from tritonforge.actions.connections import connection_for
 from tritonforge.actions.workspace import Workspace
 from tritonforge.durable import disk_errors
-from tritonforge.errors import CheckFailed, EnvironmentLacks, ForgeError, Place, SpecError, UsageError, did_you_mean
+from tritonforge.errors import CheckFailed, EnvironmentLacks, SpecError, UsageError
 from tritonforge.repository.release import Release
-from tritonforge.spec.connection import ConnectionSpec, SecretRef, TlsSettings
 from tritonforge.steps.export.packed_environment import ENVIRONMENT
 from tritonforge.triton.client import Client
-from tritonforge.triton.connection import Connection, Tls
+from tritonforge.triton.connection import Connection
 
 if TYPE_CHECKING:
     from tritonforge.triton.embedded.runtime import Runtime
@@ -138,13 +136,7 @@ def open_server(
         CheckFailed: a model does not load (when it serves all of them).
     """
     if choice.server is not None:
-        with Client(connection_for(workspace, choice.server)) as client:
-            if not client.live():
-                raise EnvironmentLacks(
-                    f"there is no Triton at {client.connection.url}",
-                    found=_why_not(client),
-                    hint="is it running, and is that its port?",
-                )
+        with somebodys_server(connection_for(workspace, choice.server)) as client:
             yield LiveServer(choice, client, None)
         return
     from tritonforge.triton.launch import Launch
@@ -178,13 +170,23 @@ def open_server(
             yield LiveServer(choice, client, running)
 
 
-def _why_not(client: Client) -> str | None:
-    """What a server that does not answer, or answers something else, does instead: a refused certificate, say."""
-    try:
-        client.server_metadata()
-    except ForgeError as error:
-        return error.found or error.message
-    return None
+@contextmanager
+def somebodys_server(connection: Connection) -> Iterator[Client]:
+    """A client of a server that somebody else runs, which answers at every address that is known of it.
+
+    Raises:
+        EnvironmentLacks: it does not answer, or refuses these credentials.
+    """
+    with Client(connection) as client:
+        for protocol in connection.protocols:
+            url = connection.over(protocol).url
+            try:
+                client.server_metadata(protocol=protocol)
+            except CheckFailed as error:
+                raise EnvironmentLacks(
+                    f"what answers at {url} is no Triton", found=error.message, hint="is that its port?"
+                ) from None
+        yield client
 
 
 @contextmanager
@@ -256,67 +258,6 @@ def embedded_runtime(progress: Callable[[str], None] = lambda text: None) -> Run
     from tritonforge.triton.embedded.install import install
 
     return install(progress=progress)
-
-
-def connection_for(workspace: Workspace | None, name: str) -> Connection:
-    """A connection of the spec by its name, or a URL.
-
-    Raises:
-        UsageError: it is neither.
-    """
-    if "://" in name:
-        return Connection.from_url(name)
-    profiles = {} if workspace is None else workspace.loaded.spec.connections
-    if name not in profiles:
-        raise UsageError(
-            f"there is no connection '{name}' in the spec",
-            expected="one of its `connections:`, http://HOST:PORT or grpc://HOST:PORT",
-            hint=did_you_mean(name, profiles),
-        )
-    assert workspace is not None
-    return _connection(workspace, name, profiles[name])
-
-
-def _connection(workspace: Workspace, name: str, profile: ConnectionSpec) -> Connection:
-    place = workspace.loaded.place("connections", name)
-    folder = workspace.loaded.folder
-    headers = {
-        key: secret_value(value, place, folder) if isinstance(value, SecretRef) else value
-        for key, value in profile.headers.items()
-    }
-    if profile.token is not None:
-        headers["authorization"] = f"Bearer {secret_value(profile.token, place, folder)}"
-    tls = None
-    if profile.tls:
-        files = profile.tls if isinstance(profile.tls, TlsSettings) else TlsSettings()
-        tls = Tls(*(None if path is None else folder / path for path in (files.ca, files.cert, files.key)))
-    return Connection(http=profile.http, grpc=profile.grpc, metrics=profile.metrics, headers=headers, tls=tls)
-
-
-def secret_value(reference: SecretRef, place: Place, folder: Path) -> str:
-    """The value behind a reference, its file relative to the spec's ``folder``; no message ever shows it."""
-    if reference.env is not None:
-        value = os.environ.get(reference.env)
-        if value is None:
-            raise EnvironmentLacks(f"the environment variable {reference.env} is not set", place=place)
-        return value
-    if reference.file is not None:
-        try:
-            return (folder / Path(reference.file).expanduser()).read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise EnvironmentLacks(
-                f"cannot read a secret: {error.strerror}", place=place, found=reference.file
-            ) from None
-        except UnicodeDecodeError:
-            raise EnvironmentLacks("a secret is not UTF-8 text", place=place, found=reference.file) from None
-    assert reference.command is not None
-    try:
-        ran = subprocess.run(reference.command, capture_output=True, text=True, check=True, timeout=60)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise EnvironmentLacks(
-            "the command of a secret failed", place=place, found=f"{reference.command[0]}: {type(error).__name__}"
-        ) from None
-    return ran.stdout.strip()
 
 
 def check_requirements(release: Release) -> None:

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tritonforge.actions.live import secret_value
+from tritonforge.actions.connections import secret_value
 from tritonforge.actions.workspace import Workspace
 from tritonforge.errors import EnvironmentLacks, Place
 from tritonforge.spec.targets.common import ProxySpec

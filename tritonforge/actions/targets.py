@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tritonforge.actions.live import connection_for, embedded_runtime
+from tritonforge.actions.connections import connection_for
+from tritonforge.actions.live import embedded_runtime
 from tritonforge.actions.proxy_files import CERTIFICATE, CLIENT_CA, TOKENS, ProxyFiles, proxy_files
 from tritonforge.actions.workspace import Workspace
 from tritonforge.artifact.store import default_home

@@ -10,7 +10,7 @@ from tritonforge.measure.input_data import write_input_data
 from tritonforge.measure.level import Estimate, Level, Outcome, Reported, Window
 from tritonforge.measure.metrics import FailureCount, difference, parse_metrics
 from tritonforge.measure.perf_analyzer import PerfResult, run, version
-from tritonforge.measure.perf_run import PerfRun
+from tritonforge.measure.perf_run import PerfRun, PerfTls
 
 __all__ = [
     "Condition",
@@ -24,6 +24,7 @@ __all__ = [
     "Outcome",
     "PerfResult",
     "PerfRun",
+    "PerfTls",
     "Reported",
     "Slo",
     "Verdict",

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from tritonforge.errors import CheckFailed, EnvironmentLacks
+from tritonforge.hiding import hide
 from tritonforge.measure.csv_report import parse_csv
 from tritonforge.measure.diagnosis import client_limited, diagnose, knows_no_warmup, setup_error
 from tritonforge.measure.export import Experiment, read_export
@@ -176,7 +177,9 @@ def _process(perf_run: PerfRun, concurrency: int, name: str, requests: int | Non
     log = folder / "perf_analyzer.log"
     command = command_line(perf_run, concurrency, folder, requests=requests, warmup=warmup)
     ended = run_program(command, env=perf_run.env, folder=folder, log=log, timeout_s=perf_run.timeout_s)
-    text = log.read_text(errors="replace")
+    text = hide(log.read_text(errors="replace"), perf_run.headers)
+    if perf_run.headers:
+        log.write_text(text)  # the log may repeat them
     export, report = folder / "profile.json", folder / "report.csv"
     experiment: Experiment | None = None
     reported: dict[int, Reported] = {}

@@ -21,6 +21,15 @@ _NEVER_UNSTABLE: Final = "1000000"
 
 
 @dataclass(frozen=True, slots=True)
+class PerfTls:
+    """Files (PEM) of an encrypted connection; the machine's own authorities are trusted where ``ca`` is None."""
+
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PerfRun:
     """One measurement of one model over some concurrencies.
 
@@ -33,7 +42,8 @@ class PerfRun:
     random bits of a floating-point input contain NaN, which perf_analyzer cannot export. ``env`` is added to the
     environment. ``timeout_s`` bounds each of the processes that a level takes. ``memory_limit_mb`` bounds what
     perf_analyzer may hold: it keeps every request's inputs and outputs, about thirty times over; where one process
-    would need more, a level is measured by several, each one window.
+    would need more, a level is measured by several, each one window. ``headers`` go with every request; they may hold
+    secrets, so no text made of this object and nothing kept of perf_analyzer's log shows their values.
 
     Raises:
         UsageError: values that do not go together.
@@ -62,6 +72,8 @@ class PerfRun:
     extra_args: tuple[str, ...] = ()
     timeout_s: float = 600.0
     memory_limit_mb: int = 2048
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    tls: PerfTls | None = None
 
     def __post_init__(self) -> None:
         levels = self.concurrency
@@ -135,5 +147,29 @@ def command_line(
     else:
         window = math.ceil(run.measurement_interval_ms * run.windows / _OWN_WINDOWS / _STRETCH)
         command += ["-p", str(window), "-r", str(_OWN_WINDOWS), "-s", _NEVER_UNSTABLE]
+    command += _secured(run)
     command += ["-f", str(folder / "report.csv"), "--profile-export-file", str(folder / "profile.json")]
     return [*command, *run.extra_args]
+
+
+def _secured(run: PerfRun) -> list[str]:
+    """TLS and headers. perf_analyzer's help says that headers are for HTTP alone; 2.51.0 sends them over gRPC too."""
+    options = [part for name, value in run.headers.items() for part in ("-H", f"{name.lower()}:{value}")]
+    if run.tls is None:
+        return options
+    key = run.tls.key or run.tls.cert
+    if run.protocol == "grpc":
+        files = {
+            "--ssl-grpc-root-certifications-file": run.tls.ca,
+            "--ssl-grpc-certificate-chain-file": run.tls.cert,
+            "--ssl-grpc-private-key-file": key,
+        }
+        options += ["--ssl-grpc-use-ssl", "true"]
+    else:
+        files = {
+            "--ssl-https-ca-certificates-file": run.tls.ca,
+            "--ssl-https-client-certificate-file": run.tls.cert,
+            "--ssl-https-private-key-file": key,
+        }
+        options += ["--ssl-https-verify-peer", "1", "--ssl-https-verify-host", "2"]
+    return options + [part for option, file in files.items() if file is not None for part in (option, str(file))]

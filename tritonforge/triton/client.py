@@ -64,9 +64,9 @@ class Client:
         except (EnvironmentLacks, CallTimedOut):
             return False
 
-    def server_metadata(self, *, timeout: float = _QUICK) -> dict[str, Any]:
+    def server_metadata(self, *, protocol: Protocol | None = None, timeout: float = _QUICK) -> dict[str, Any]:
         """``name``, ``version`` and ``extensions`` of the server."""
-        return self._call(lambda transport: transport.server_metadata(timeout))
+        return self._call(lambda transport: transport.server_metadata(timeout), protocol)
 
     def model_ready(self, name: str, version: str = "", *, timeout: float = _QUICK) -> bool:
         """Whether that version (or any, when none is named) is ready for inference."""

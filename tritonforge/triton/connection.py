@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from tritonforge.errors import UsageError
+from tritonforge.hiding import hide
 
 _EXPECTED: Final = "http://HOST:PORT, https://HOST:PORT, grpc://HOST:PORT or grpcs://HOST:PORT"
 
@@ -28,7 +29,8 @@ class Connection:
     """The addresses of one server, each ``HOST:PORT``, as far as they are known.
 
     ``headers`` go with every HTTP request and every gRPC call. They usually hold tokens, so no text made of this
-    object (``repr``, a log line, an error) shows their values.
+    object (``repr``, a log line, an error) shows their values. ``metrics`` is served without TLS and gets no
+    credentials, unless it is ``https://HOST:PORT``.
     """
 
     http: str | None = None
@@ -40,9 +42,11 @@ class Connection:
     def __post_init__(self) -> None:
         if self.http is None and self.grpc is None:
             raise UsageError("a connection needs an HTTP or a gRPC address")
-        for address in (self.http, self.grpc, self.metrics):
+        for address in (self.http, self.grpc, self.metrics and self.metrics.removeprefix("https://")):
             if address is not None:
                 _check_address(address, address)
+        if self.metrics is not None and self.metrics.startswith("https://") and self.tls is None:
+            raise UsageError("metrics at an https:// address need the connection's `tls`", found=self.metrics)
 
     @staticmethod
     def from_url(url: str, *, headers: Mapping[str, str] | None = None, tls: Tls | None = None) -> Connection:
@@ -89,6 +93,33 @@ class Connection:
     def grpc_url(self) -> str:
         """``grpc(s)://HOST:PORT``."""
         return f"grpc{'s' if self.tls else ''}://{self.grpc}"
+
+    @property
+    def metrics_url(self) -> str | None:
+        """Where the metrics are, whole; None where that is not known."""
+        if self.metrics is None:
+            return None
+        return f"{self.metrics if self.metrics.startswith('https://') else f'http://{self.metrics}'}/metrics"
+
+    @property
+    def protocols(self) -> tuple[Literal["http", "grpc"], ...]:
+        """The protocols whose addresses are known."""
+        known: tuple[Literal["http", "grpc"], ...] = ("http", "grpc")
+        return tuple(name for name in known if getattr(self, name) is not None)
+
+    def over(self, protocol: Literal["http", "grpc"]) -> Connection:
+        """This connection with the address of one protocol alone.
+
+        Raises:
+            UsageError: that address is not known.
+        """
+        if getattr(self, protocol) is None:
+            raise UsageError(f"the {protocol} address of the server at {self.url} is not known")
+        return replace(self, grpc=None) if protocol == "http" else replace(self, http=None)
+
+    def hide(self, text: str) -> str:
+        """``text`` without the values of the headers: a proxy may repeat them in what it says."""
+        return hide(text, self.headers)
 
 
 def _check_address(address: str, shown: str) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from tritonforge.errors import CheckFailed, EnvironmentLacks
 from tritonforge.triton.connection import Connection
+from tritonforge.triton.tls import checked_tls, handshake_failure, unusable
 from tritonforge.triton.transport import CallTimedOut, IndexEntry, Inference
 
 if TYPE_CHECKING:
@@ -18,18 +20,23 @@ class GrpcTransport:
     """Calls one server over gRPC; safe to use from several threads."""
 
     def __init__(self, connection: Connection) -> None:
+        # Its log would stand between our errors; what it knows of them is in its answers.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         import tritonclient.grpc as triton
 
         self._connection = connection
         # gRPC wants lower-case metadata keys.
         self._headers = {key.lower(): value for key, value in connection.headers.items()} or None
         tls = connection.tls
+        if tls is not None:
+            checked_tls(tls)
+        key = None if tls is None else tls.key or tls.cert  # one file may have both
         try:
             self._client: Any = triton.InferenceServerClient(
                 connection.grpc,
                 ssl=tls is not None,
                 root_certificates=None if tls is None or tls.ca is None else str(tls.ca),
-                private_key=None if tls is None or tls.key is None else str(tls.key),
+                private_key=None if key is None else str(key),
                 certificate_chain=None if tls is None or tls.cert is None else str(tls.cert),
                 channel_args=[
                     ("grpc.max_send_message_length", -1),
@@ -42,7 +49,7 @@ class GrpcTransport:
                 ],
             )
         except OSError as error:
-            raise EnvironmentLacks("the TLS files cannot be used", found=str(error)) from None
+            raise unusable(error) from None
 
     def close(self) -> None:
         self._client.close()
@@ -142,19 +149,28 @@ class GrpcTransport:
             raise self._translate(error, timeout) from None
 
     def _translate(self, error: Any, timeout: float) -> Exception:
-        status, message = str(error.status() or ""), str(error.message())
+        status, message = str(error.status() or ""), self._connection.hide(str(error.message()))
+        url = self._connection.grpc_url
         if status.endswith("DEADLINE_EXCEEDED"):
-            return CallTimedOut(f"{self._connection.grpc_url} gave no answer within {timeout:g} s")
+            return CallTimedOut(f"{url} gave no answer within {timeout:g} s")
         if status.endswith(("UNAUTHENTICATED", "PERMISSION_DENIED")):
-            return EnvironmentLacks(f"{self._connection.grpc_url} refuses these credentials", found=message)
+            return EnvironmentLacks(
+                f"{url} refuses these credentials", found=message, hint="check the connection's `token` and `headers`"
+            )
         # Triton answers UNAVAILABLE too, for a model with no ready version: ask the server itself to tell them apart.
         if status.endswith("UNAVAILABLE") and not self._answers():
-            return EnvironmentLacks(
-                f"no Triton server answers at {self._connection.grpc_url}",
+            return self._refused(url) or EnvironmentLacks(
+                f"no Triton server answers at {url}",
                 found=message,
                 hint="check the address, and that the server is running",
             )
         return CheckFailed(message)
+
+    def _refused(self, url: str) -> EnvironmentLacks | None:
+        """Why TLS fails, where it does."""
+        if self._connection.tls is None or self._connection.grpc is None:
+            return None
+        return handshake_failure(self._connection, self._connection.grpc, url)
 
     def _answers(self) -> bool:
         from tritonclient.utils import InferenceServerException

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from tritonforge.errors import CheckFailed, EnvironmentLacks
 from tritonforge.triton.connection import Connection
+from tritonforge.triton.tls import tls_context, tls_failure, unusable
 from tritonforge.triton.transport import CallTimedOut, IndexEntry, Inference
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class HttpTransport:
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
             )
         except (OSError, ValueError) as error:
-            raise EnvironmentLacks("the TLS files cannot be used", found=str(error)) from None
+            raise unusable(error) from None
 
     def close(self) -> None:
         self._client.close()
@@ -124,7 +125,8 @@ class HttpTransport:
             return response.json() if response.content else {}
         except ValueError:
             raise EnvironmentLacks(
-                f"{self._connection.http_url} does not answer as Triton does", found=response.text[:200]
+                f"{self._connection.http_url} does not answer as Triton does",
+                found=self._connection.hide(response.text)[:200],
             ) from None
 
     def _send(
@@ -142,16 +144,19 @@ class HttpTransport:
                 method, path, content=content, headers=headers, timeout=httpx.Timeout(timeout, pool=None)
             )
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise EnvironmentLacks(
+            refused = tls_failure(self._connection, self._connection.http_url, str(error))
+            raise refused or EnvironmentLacks(
                 f"no Triton server answers at {self._connection.http_url}",
-                found=str(error) or type(error).__name__,
+                found=self._connection.hide(str(error)) or type(error).__name__,
                 hint="check the address, and that the server is running",
             ) from None
         except httpx.TimeoutException:
             raise CallTimedOut(f"{self._connection.http_url} gave no answer within {timeout:g} s") from None
         except httpx.HTTPError as error:
-            raise EnvironmentLacks(
-                f"the connection to {self._connection.http_url} broke", found=str(error) or type(error).__name__
+            refused = tls_failure(self._connection, self._connection.http_url, str(error))
+            raise refused or EnvironmentLacks(
+                f"the connection to {self._connection.http_url} broke",
+                found=self._connection.hide(str(error)) or type(error).__name__,
             ) from None
 
     def _check(self, response: httpx.Response) -> None:
@@ -161,9 +166,12 @@ class HttpTransport:
             message = str(response.json()["error"])
         except (ValueError, KeyError, TypeError):
             message = response.text[:500].strip() or response.reason_phrase
+        message = self._connection.hide(message)
         if response.status_code in (401, 403, 407):
             raise EnvironmentLacks(
-                f"{self._connection.http_url} refuses these credentials (HTTP {response.status_code})", found=message
+                f"{self._connection.http_url} refuses these credentials (HTTP {response.status_code})",
+                found=message,
+                hint="check the connection's `token` and `headers`",
             )
         raise CheckFailed(message or f"HTTP {response.status_code} from {self._connection.http_url}")
 
@@ -174,12 +182,4 @@ def _model(name: str, version: str) -> str:
 
 
 def _context(connection: Connection) -> Any:
-    if connection.tls is None:
-        return False
-    import ssl
-
-    tls = connection.tls
-    context = ssl.create_default_context(cafile=None if tls.ca is None else str(tls.ca))
-    if tls.cert is not None:
-        context.load_cert_chain(str(tls.cert), None if tls.key is None else str(tls.key))
-    return context
+    return False if connection.tls is None else tls_context(connection.tls)
