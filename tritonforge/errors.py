@@ -1,17 +1,19 @@
 """Every error a user can meet, each with its exit code (the table is in ``docs/concepts.md``).
 
 A message says what is wrong; ``place`` says where; ``expected`` and ``found`` say how it differs; ``hint`` says
-what to do. The command line renders them; no traceback reaches a user unless ``--debug`` is given.
+what to do. The command line renders them; no traceback reaches a user unless ``--debug`` is given. Whatever starts
+imports this file: it imports nothing that only an error needs.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
-from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class ExitCode(IntEnum):
@@ -167,6 +169,8 @@ def _rebuild(cls: type[ForgeError], data: dict[str, object]) -> ForgeError:
         value = data.get(name)
         return None if value is None else str(value)
 
+    from pathlib import Path
+
     file, line, details = text("file"), data.get("line"), data.get("details")
     place = Place(None if file is None else Path(file), line if isinstance(line, int) else None, text("field"))
     return cls(
@@ -181,6 +185,8 @@ def _rebuild(cls: type[ForgeError], data: dict[str, object]) -> ForgeError:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """A hint that names the nearest known words, or lists them all when none is near and they are few."""
+    import difflib
+
     names = sorted(set(known))
     near = difflib.get_close_matches(word, names, n=3, cutoff=0.6)
     if near:

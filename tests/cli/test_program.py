@@ -46,6 +46,27 @@ def test_help_loads_no_framework(words: list[str]) -> None:
     assert not HEAVY & loaded
 
 
+def test_help_needs_little_beside_click() -> None:
+    """``benchmarks/startup.py`` has the time; what is imported is what it comes from."""
+    code = (
+        "import sys, click\nbefore = set(sys.modules)\nfrom tritonforge.cli.main import run\n"
+        "try: run(['--help'])\nexcept SystemExit: pass\nprint('LOADED', *set(sys.modules) - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    loaded = set(done.stdout.rpartition("LOADED ")[2].split())
+    assert "tritonforge.errors" in loaded
+    assert not loaded & {"pathlib", "shutil", "difflib", "traceback", "subprocess", "json", "importlib.metadata"}
+    assert len(loaded) < 20, sorted(loaded)
+
+
+@pytest.mark.parametrize(("columns", "widest"), [("60", 58), ("300", 108), ("0", 78), ("many", 78)])
+def test_help_is_as_wide_as_the_terminal(workshop: Workshop, columns: str, widest: int) -> None:
+    environment = {**workshop.environment, "COLUMNS": columns}
+    done = subprocess.run([PROGRAM, "choose", "--help"], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert widest - 15 < max(map(len, done.stdout.splitlines())) <= widest
+
+
 def test_help_names_every_command(workshop: Workshop) -> None:
     done = workshop.run("--help")
     assert done.code == 0

@@ -7,7 +7,6 @@ import io
 import os
 import signal
 import sys
-import traceback
 from typing import Any, Final
 
 import click
@@ -46,8 +45,15 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
 }
 
 
+_WIDEST: Final = 110
+
+
 class Commands(click.Group):
     """Knows every command's name and one line of help without importing it."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> click.Context:
+        extra.setdefault("terminal_width", _width())
+        return super().make_context(info_name, args, parent, **extra)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -72,7 +78,19 @@ class Commands(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+def _width() -> int:
+    """The columns of help: the terminal's, at most 110. click asks shutil, which loads three kinds of archives."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns) > 0:
+        return max(50, min(int(columns), _WIDEST) - 2)
+    try:
+        found = os.get_terminal_size(sys.__stdout__.fileno() if sys.__stdout__ is not None else 1).columns
+    except (AttributeError, ValueError, OSError):
+        found = 0
+    return max(50, min(found or 80, _WIDEST) - 2)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="tritonforge")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def cli(debug: bool) -> None:
@@ -143,7 +161,7 @@ def run(argv: list[str]) -> None:
         if as_json:
             _emit(error)
         if debug:
-            traceback.print_exc()
+            _show_traceback()
         click.echo(click.style("error: ", fg="red", bold=True) + str(error), err=True)
         sys.exit(int(error.exit_code))
     except BrokenPipeError:
@@ -153,7 +171,7 @@ def run(argv: list[str]) -> None:
         if as_json:
             _emit(InternalError(f"{type(error).__name__}: {error}"))
         if debug:
-            traceback.print_exc()
+            _show_traceback()
         click.echo(
             f"tritonforge itself failed: {type(error).__name__}: {error}\n"
             "  hint: run the command again with --debug and report what it prints",
@@ -161,6 +179,12 @@ def run(argv: list[str]) -> None:
         )
         sys.exit(int(ExitCode.INTERNAL))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _show_traceback() -> None:
+    import traceback
+
+    traceback.print_exc()
 
 
 def _emit(error: ForgeError) -> None:
