@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,11 @@ from hypothesis import strategies as st
 from tritonforge.actions.build import BuildOptions, build
 from tritonforge.actions.conversion_spec import WAYS, Wanted, conversion_spec
 from tritonforge.actions.convert import ACCOUNT, Conversion, convert
-from tritonforge.actions.hand_over import hand_over_file, hand_over_folder
+from tritonforge.actions.hand_over import OUTPUT_FAULTS, hand_over_file, hand_over_folder
 from tritonforge.actions.workspace import open_workspace
 from tritonforge.artifact.digest import digest_file
 from tritonforge.artifact.store import LocalStore
-from tritonforge.errors import CheckFailed, ForgeError, SpecError, UsageError
+from tritonforge.errors import CheckFailed, EnvironmentLacks, ForgeError, SpecError, UsageError
 from tritonforge.spec.strict import Name
 
 
@@ -78,11 +80,13 @@ def test_a_single_file_gets_its_account_beside_it(folder: Path) -> None:
     assert done.output.stat().st_size < (folder / "dead.onnx").stat().st_size
     with pytest.raises(UsageError, match="there already"):
         run(folder / "dead.onnx", "onnx", done.output, settings=["simplify=true"])
-    done.output.unlink()
-    with pytest.raises(UsageError, match="there already"):  # the account may be somebody's
-        run(folder / "dead.onnx", "onnx", done.output, settings=["simplify=true"])
     run(folder / "dead.onnx", "onnx", done.output, settings=["simplify=true"], force=True)
-    assert done.output.is_file()
+    done.output.unlink()
+    beside = folder / "out" / "lean.onnx.json"
+    beside.write_text('{"schema": "somebody\'s"}')
+    with pytest.raises(UsageError, match="there already"):
+        run(folder / "dead.onnx", "onnx", done.output, settings=["simplify=true"])
+    assert beside.read_text() == '{"schema": "somebody\'s"}'
 
 
 def test_what_is_handed_over_is_the_users_to_change(folder: Path, home: Path) -> None:
@@ -242,6 +246,66 @@ def test_a_hand_over_that_fails_leaves_nothing_and_the_next_one_sweeps_what_the_
     hand_over_folder(target, lambda folder: (folder / "a").write_text("2") and None, force=True, mark="a")
     assert (target / "a").read_text() == "2"
     assert sorted(path.name for path in tmp_path.iterdir()) == [alive.name, "out"]
+
+
+FOLDERS = [name for name in OUTPUT_FAULTS if ".folder." in name]
+FILES = [name for name in OUTPUT_FAULTS if ".file." in name]
+
+
+def test_every_step_of_a_hand_over_is_gone_through() -> None:
+    assert [*FOLDERS, *FILES] == list(OUTPUT_FAULTS)
+
+
+def faulty(point: str, work: Callable[[], object], *, how: str = "kill") -> int:
+    """Do it in a process of its own with a fault at ``point``; its exit status."""
+    child = os.fork()
+    if child == 0:
+        os.environ["TRITONFORGE_FAULT"] = f"{point}:{how}"
+        try:
+            work()
+            os._exit(9)
+        except EnvironmentLacks:
+            os._exit(3)
+        finally:
+            os._exit(8)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize("before", ["nothing", "another"])
+@pytest.mark.parametrize("point", OUTPUT_FAULTS)
+def test_a_kill_leaves_the_old_output_or_the_new_one_and_the_next_run_ends_well(
+    folder: Path, point: str, before: str
+) -> None:
+    single = point in FILES
+    target = folder / "out" / ("lean.onnx" if single else "lean")
+    model = target if single else target / "model.onnx"
+    asked: dict[str, Any] = {"settings": ["simplify=true"]}
+    old = None
+    if before == "another":
+        run(folder / "plus.onnx", "onnx", target, settings=["onnxruntime.optimize=basic"])
+        old = model.read_bytes()
+    new = run(folder / "dead.onnx", "onnx", folder / "apart", **asked)
+    wanted = (new.output / "model.onnx").read_bytes()
+    assert wanted != old
+    code = faulty(point, lambda: run(folder / "dead.onnx", "onnx", target, force=old is not None, **asked))
+    assert code == -signal.SIGKILL
+    assert (model.read_bytes() if model.exists() else None) in (old, wanted)
+    if not single and target.exists():
+        account = json.loads((target / ACCOUNT).read_bytes())
+        assert account["files"]["model.onnx"]["sha256"] == digest_file(model)
+    run(folder / "dead.onnx", "onnx", target, force=model.exists(), **asked)
+    assert model.read_bytes() == wanted
+    assert not list(target.parent.glob(".*"))
+
+
+@pytest.mark.parametrize("point", ["output.folder.staged", "output.file.staged"])
+def test_a_full_disk_leaves_nothing_new(folder: Path, point: str) -> None:
+    target = folder / "out" / ("lean.onnx" if point in FILES else "lean")
+    asked: dict[str, Any] = {"settings": ["simplify=true"]}
+    assert faulty(point, lambda: run(folder / "dead.onnx", "onnx", target, **asked), how="enospc") == 3
+    assert not target.exists()
+    run(folder / "dead.onnx", "onnx", target, **asked)
+    assert target.exists()
 
 
 def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:

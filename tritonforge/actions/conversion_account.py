@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from tritonforge import __version__
@@ -74,6 +75,15 @@ def account_of(
             for item in results.values()
         ],
     }
+
+
+def is_account(path: Path) -> bool:
+    """Whether a file is the account of some conversion."""
+    try:
+        said = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(said, dict) and {"schema", "tritonforge", "to", "artifact", "comparison"} <= said.keys()
 
 
 def _comparison(parity: Artifact, store: LocalStore) -> dict[str, Any]:

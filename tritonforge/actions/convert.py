@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tritonforge.actions.build import BuildOptions, Observer, run_steps
-from tritonforge.actions.conversion_account import account_of, made_by, served_files
+from tritonforge.actions.conversion_account import account_of, is_account, made_by, served_files
 from tritonforge.actions.conversion_spec import Wanted, conversion_spec, explained
 from tritonforge.actions.hand_over import check_free, hand_over_file, hand_over_folder
 from tritonforge.actions.plan import PlannedStep, planned_steps
@@ -83,7 +83,8 @@ def convert(
     loaded = conversion_spec(wanted)
     target = _target(wanted, output)
     check_free(target, force=force, mark=ACCOUNT)
-    if _is_file(target):
+    if _is_file(target) and not (is_account(_beside(target)) and not target.exists()):
+        # (A run that was killed between the two leaves an account without its model.)
         check_free(_beside(target), force=force, mark="")
     workspace = Workspace(loaded, LocalStore(default_home() / "store"))
     platform, lock = workspace.platform(), Lock()

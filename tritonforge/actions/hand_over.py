@@ -7,9 +7,18 @@ import secrets
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
-from tritonforge.durable import disk_errors, exchange, fsync_file, fsync_folder
+from tritonforge.durable import disk_errors, exchange, fault_point, fsync_file, fsync_folder
 from tritonforge.errors import UsageError
+
+OUTPUT_FAULTS: Final[tuple[str, ...]] = (
+    "output.folder.staged",
+    "output.folder.renamed",
+    "output.file.staged",
+    "output.file.renamed",
+)
+"""The durable steps of a hand-over, as ``TRITONFORGE_FAULT`` names them."""
 
 
 def check_free(target: Path, *, force: bool, mark: str) -> None:
@@ -55,10 +64,14 @@ def hand_over_folder(target: Path, fill: Callable[[Path], None], *, force: bool,
                     fsync_file(Path(base) / name)
                 fsync_folder(Path(base))
             check_free(target, force=force, mark=mark)
+            fault_point("output.folder.staged")
             if target.is_dir():
                 exchange(staged, target)
             else:
+                if target.is_file():
+                    target.unlink()  # by force: no rename puts a folder in a file's place
                 staged.rename(target)  # a folder never takes the place of what appeared in this very instant
+            fault_point("output.folder.renamed")
             fsync_folder(target.parent)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
@@ -78,6 +91,7 @@ def hand_over_file(target: Path, write: Callable[[Path], None], *, force: bool) 
         try:
             write(staged)
             fsync_file(staged)
+            fault_point("output.file.staged")
             if force:
                 staged.replace(target)
             else:
@@ -85,6 +99,7 @@ def hand_over_file(target: Path, write: Callable[[Path], None], *, force: bool) 
                     os.link(staged, target)  # unlike a rename it replaces nothing
                 except FileExistsError:
                     check_free(target, force=False, mark="")
+            fault_point("output.file.renamed")
             fsync_folder(target.parent)
         finally:
             staged.unlink(missing_ok=True)
