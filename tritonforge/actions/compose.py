@@ -8,6 +8,7 @@ from typing import Any
 
 from tritonforge.actions.config_layers import ConfigLayers
 from tritonforge.actions.document import Composed, release_document, steps_behind
+from tritonforge.actions.given import GivenModel
 from tritonforge.actions.golden_files import stated_cases, unanswered_inputs
 from tritonforge.actions.named_files import check_named_files
 from tritonforge.actions.served_cases import renamed_cases
@@ -24,11 +25,12 @@ from tritonforge.repository.config import ENSEMBLE, ConfigRequest, GeneratedConf
 from tritonforge.repository.derive import served_signature
 from tritonforge.repository.ensemble import Member, order, wire
 from tritonforge.repository.evidence import EvidenceFolder
+from tritonforge.repository.given import steps_of
 from tritonforge.repository.release import Content, ReleaseDraft, Stored
 from tritonforge.repository.router import Arm, render_router
 from tritonforge.repository.sequence_values import require_batch
 from tritonforge.spec.lock import Lock
-from tritonforge.spec.models import EnsembleSpec, ModelSpec, RouterSpec
+from tritonforge.spec.models import PASSTHROUGH, EnsembleSpec, ModelSpec, RouterSpec
 from tritonforge.spec.platform import Platform
 
 CONFIG = "config.pbtxt"
@@ -70,15 +72,17 @@ class Composer:
         Raises:
             SpecError: a config, a wire, a name or a version number is wrong; nothing was written.
         """
+        self.lock.pins[self.platform.name] = {}
         for name, nodes in self.graph.models.items():
             self.composing = name
-            self._model(name, self.spec.models[name], nodes)
-        self.lock.pins[self.platform.name] = {}
+            make = self._given if nodes.kind in PASSTHROUGH else self._model
+            make(name, self.spec.models[name], nodes)
         wanted = {name: member for name, member in self.spec.ensembles.items() if wanted_on(member.only, self.platform)}
         for name in order(wanted, lambda member, path: self.loaded.place("ensembles", member, *path)):
             self.composing = name
             self._ensemble(name, wanted[name])
         self.composing = None
+        self._given_steps()
         made_from = steps_behind(self.graph, self.results)
         document = release_document(self.spec, self.platform, self.parts.values(), self.files, made_from)
         return ReleaseDraft(document, self.files, tuple(self.folders))
@@ -155,6 +159,72 @@ class Composer:
             self._take("models", name, part)
         self._add("models", name, model, newest)
         self.labels[name] = {part.label: part.version for part in parts if part.label and model.versions}
+
+    def _given(self, name: str, model: ModelSpec, nodes: ModelNodes) -> None:
+        """A model that is served as it is: every version under its number, those that Triton loads as entries."""
+        folder = folder_name(name, model)
+        asked = GivenModel(name, folder, model, nodes, self.graph, self.platform, self.layers, self._bytes)
+        versions: dict[int, Artifact] = {}
+        for line in nodes.served:
+            artifact = self._artifact(line.artifact)
+            wanted = model if not line.label else model.model_copy(update={"version": int(line.label)})
+            try:
+                number = self._number("models", name, wanted, artifact.digest)
+            except SpecError as error:
+                if line.label:
+                    error.place = self.loaded.place("models", name, "source")
+                    error.hint = "put what is new into a folder with the next number: numbers are never used again"
+                raise
+            versions[number] = artifact
+            placed = {f"models/{folder}/{number}/{path}": Stored(artifact, path) for path in artifact.files}
+            self.files.update(placed)
+            if not placed:
+                self.folders.append(f"models/{folder}/{number}")
+        given = asked.given(versions)
+        beside = None if nodes.folder_files is None else self._artifact(nodes.folder_files)
+        if beside is not None:
+            self.files.update({f"models/{folder}/{path}": Stored(beside, path) for path in beside.files})
+        self.warnings += given.warnings
+        kind = "ensemble" if given.backend == ENSEMBLE else "model"
+        for number in given.served:
+            present = [f"{number}/{path}" for path in versions[number].files]
+            present += [] if beside is None else list(beside.files)
+            try:
+                check_named_files(given.config.message, present, number, lambda field: asked.place("source"))
+            except SpecError as error:
+                self.warnings.append(f"{name}: {error.message}: {error.expected}")
+            part = Composed(
+                name,
+                folder,
+                kind,
+                given.backend,
+                number,
+                versions[number].digest,
+                given.config,
+                given.signature,
+                nodes.kind,
+                label=str(number) if len(given.served) > 1 else "",
+            )
+            if number == given.served[-1]:
+                self._add("models", name, model, part)
+            else:
+                self._take("models", name, part)
+        if kind == "ensemble":
+            self.lock.pins[self.platform.name][name] = dict(steps_of(given.config.message))
+
+    def _given_steps(self) -> None:
+        """The steps of ensembles that were given as they are must be in the release, too."""
+        folders = {folder for folder, _ in self.parts}
+        for part in self.parts.values():
+            if part.format in PASSTHROUGH and part.kind == "ensemble":
+                for step, version in steps_of(part.config.message):
+                    if step not in folders or (version > 0 and (step, version) not in self.parts):
+                        missing = step if step not in folders else f"{step}, version {version},"
+                        self.warnings.append(f"{part.name}: its step {missing} is not served by this release")
+
+    def _bytes(self, node: str, path: str) -> bytes:
+        """The bytes of a file that a node made."""
+        return self.workspace.store.blob(self._artifact(node).files[path].sha256).read_bytes()
 
     def _about_choice(self, name: str, nodes: ModelNodes) -> list[str]:
         """What a reader should know of how the served variant was chosen."""
@@ -304,6 +374,13 @@ class Composer:
             stated = stated_cases(member.golden, front.signature, self.loaded.folder, place)
             self.files.update({f"golden/{name}/files/{path}": data for path, data in stated.items()})
         proven = kind == "models" and self.graph.models[name].golden is not None
+        known = bool(front.signature.inputs)
+        if not known and (member.golden.cases or member.golden.ranges or member.golden.axes):
+            raise SpecError(
+                f"golden cases are for inputs and outputs, which the config of '{name}' leaves to the server",
+                place=self.loaded.place(kind, name, "golden"),
+                hint="say them under `config:`, as `input: [{name: …, data_type: …, dims: […]}]` and `output:`",
+            )
         if not proven and (member.golden.ranges or member.golden.axes):
             asked = unanswered_inputs(member.golden, front.signature, front.max_batch_size)
             self.files.update({f"golden/{name}/inputs/{path}": data for path, data in asked.items()})
