@@ -135,8 +135,8 @@ class GivenModel:
         if message.name in ("", self.folder):
             return []
         return [
-            f"{self.name}: its config.pbtxt says `name: \"{message.name}\"`, and Triton refuses a folder that is called "
-            f"otherwise; `config: {{name: {self.folder}}}` sets it right"
+            f'{self.name}: its config.pbtxt says `name: "{message.name}"`, and Triton refuses that of a folder called '
+            f"{self.folder}; `config: {{name: {self.folder}}}` sets it right"
         ]
 
 

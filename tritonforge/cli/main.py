@@ -18,6 +18,7 @@ from tritonforge.interruption import interruptible
 
 _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "init": ("tritonforge.cli.init:init", "Write a commented forge.yaml."),
+    "import": ("tritonforge.cli.import_repository:import_", "Turn a Triton repository into a spec that builds it."),
     "inspect": ("tritonforge.cli.inspect:inspect", "Tell what a model is, what it costs, and who can serve it."),
     "plan": ("tritonforge.cli.build:plan", "Show what a build would run, and why."),
     "build": ("tritonforge.cli.build:build", "Build the models and publish a release."),
