@@ -209,8 +209,9 @@ class Composer:
                 self._add("models", name, model, part)
             else:
                 self._take("models", name, part)
-        if kind == "ensemble":
-            self.lock.pins[self.platform.name][name] = dict(steps_of(given.config.message))
+        steps = dict(steps_of(given.config.message))
+        if steps:
+            self.lock.pins[self.platform.name][name] = steps
 
     def _given_steps(self) -> None:
         """The steps of ensembles that were given as they are must be in the release, too."""

@@ -7,7 +7,7 @@ Source: Triton ``docs/user_guide/model_repository.md``, and core's reading of ve
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,12 +34,15 @@ class ModelFolder:
     beside: tuple[str, ...]
 
 
-def read_folder(files: Iterable[str], folders: Iterable[str], place: Place) -> ModelFolder:
+def read_folder(files: Iterable[str], folders: Collection[str], place: Place) -> ModelFolder:
     """Tell the parts of a model's folder from the paths of its ``files`` and the names of the ``folders`` right below.
 
     Raises:
-        SpecError: Triton would take a folder for another version than its name says.
+        SpecError: Triton would take a folder for another version than its name says, or for its config.
     """
+    if CONFIG in folders:
+        raise SpecError(f"{CONFIG} is a folder", place=place, expected="a file, or none")
+    files = set(files)
     numbers = {name: number for name in sorted(folders) if (number := _version(name, place)) is not None}
     versions: dict[int, list[str]] = {number: [] for number in sorted(numbers.values())}
     beside = []
