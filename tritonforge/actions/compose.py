@@ -294,6 +294,15 @@ class Composer:
         override = ensemble.platforms.get(self.platform.name)
         if override is not None and override.max_batch_size is not None:
             ensemble = ensemble.model_copy(update={"max_batch_size": override.max_batch_size})
+        for index, step in enumerate(ensemble.steps):
+            member = self.members.get(step.model)
+            if member is not None and not member.signature.inputs:
+                raise SpecError(
+                    f"the config of '{step.model}' leaves its inputs and outputs to the server, so nothing can be "
+                    "wired to it",
+                    place=self.loaded.place("ensembles", name, "steps", index, "model"),
+                    hint="say them with `inputs:` and `outputs:` of the model, or in its config.pbtxt",
+                )
         wired = wire(
             name,
             self._with_numbers(name, ensemble),
