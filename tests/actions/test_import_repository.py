@@ -20,6 +20,7 @@ from actions.making_repository import (
     write_repository,
 )
 from tritonforge.actions import import_repository as module
+from tritonforge.actions import import_staging as staging
 from tritonforge.actions.build import BuildOptions, PlatformOutcome, build
 from tritonforge.actions.import_repository import ImportOptions, ImportOutcome, import_repository
 from tritonforge.actions.workspace import open_workspace
@@ -366,29 +367,29 @@ def test_an_import_that_is_killed_while_it_puts_things_in_place_leaves_no_half(
 
     def dying(self: Path, target: Path) -> Path:
         nonlocal done
-        if done == after and self.parent.name == module.STAGING:
+        if done == after and self.parent.name == staging.STAGING:
             raise KeyboardInterrupt
-        done += self.parent.name == module.STAGING
+        done += self.parent.name == staging.STAGING
         return rename(self, target)
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", dying)
-        patch.setattr(module, "_undo", lambda into: None)
+        patch.setattr(staging, "undo", lambda into: None)
         if after < 3:
             with pytest.raises(KeyboardInterrupt):
                 import_repository(repository, folder)
         else:
-            patch.setattr(module.shutil, "rmtree", lambda *_, **__: None)
+            patch.setattr(staging.shutil, "rmtree", lambda *_, **__: None)
             import_repository(repository, folder)
     assert (folder / "forge.yaml").exists() == (after == 3)
-    assert (folder / module.STAGING).exists()
+    assert (folder / staging.STAGING).exists()
     if after == 3:
         # It had come to its end: what it made stays.
         with pytest.raises(UsageError, match="exists already"):
             import_repository(repository, folder)
     else:
         import_repository(repository, folder)
-        assert not (folder / module.STAGING).exists()
+        assert not (folder / staging.STAGING).exists()
     assert (folder / "notes.md").read_text() == "mine"
     assert contents(released(folder).models_folder / "a") == {"1/weights.bin": b"one"}
 
@@ -406,7 +407,7 @@ def test_an_error_leaves_nothing_behind(home: Path, tmp_path: Path, monkeypatch:
 def test_two_imports_into_one_folder_do_not_mix(home: Path, tmp_path: Path) -> None:
     repository = write_repository(tmp_path / "repository", {"a": ONE})
     folder = tmp_path / "spec"
-    with module._alone(folder), pytest.raises(UsageError, match="another import"):
+    with staging.alone(folder), pytest.raises(UsageError, match="another import"):
         import_repository(repository, folder)
     import_repository(repository, folder)
 

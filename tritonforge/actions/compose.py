@@ -8,7 +8,7 @@ from typing import Any
 
 from tritonforge.actions.config_layers import ConfigLayers
 from tritonforge.actions.document import Composed, release_document, steps_behind
-from tritonforge.actions.given import GivenModel
+from tritonforge.actions.given import GivenModel, given_files, given_versions, missing_steps
 from tritonforge.actions.golden_files import stated_cases, unanswered_inputs
 from tritonforge.actions.named_files import check_named_files
 from tritonforge.actions.served_cases import renamed_cases
@@ -82,7 +82,7 @@ class Composer:
             self.composing = name
             self._ensemble(name, wanted[name])
         self.composing = None
-        self._given_steps()
+        self.warnings += missing_steps(self.parts)
         made_from = steps_behind(self.graph, self.results)
         document = release_document(self.spec, self.platform, self.parts.values(), self.files, made_from)
         return ReleaseDraft(document, self.files, tuple(self.folders))
@@ -162,66 +162,25 @@ class Composer:
 
     def _given(self, name: str, model: ModelSpec, nodes: ModelNodes) -> None:
         """A model that is served as it is: every version under its number, those that Triton loads as entries."""
+
+        def number(asked: ModelSpec, digest: str) -> int:
+            return self._number("models", name, asked, digest)
+
         folder = folder_name(name, model)
         asked = GivenModel(name, folder, model, nodes, self.graph, self.platform, self.layers, self._bytes)
-        versions: dict[int, Artifact] = {}
-        for line in nodes.served:
-            artifact = self._artifact(line.artifact)
-            wanted = model if not line.label else model.model_copy(update={"version": int(line.label)})
-            try:
-                number = self._number("models", name, wanted, artifact.digest)
-            except SpecError as error:
-                if line.label:
-                    error.place = self.loaded.place("models", name, "source")
-                    error.hint = "put what is new into a folder with the next number: numbers are never used again"
-                raise
-            versions[number] = artifact
-            placed = {f"models/{folder}/{number}/{path}": Stored(artifact, path) for path in artifact.files}
-            self.files.update(placed)
-            if not placed:
-                self.folders.append(f"models/{folder}/{number}")
-        given = asked.given(versions)
+        versions = given_versions(asked, self._artifact, number)
         beside = None if nodes.folder_files is None else self._artifact(nodes.folder_files)
-        if beside is not None:
-            self.files.update({f"models/{folder}/{path}": Stored(beside, path) for path in beside.files})
+        given = asked.given(versions, beside)
+        self.files.update(given_files(folder, versions, beside))
+        self.folders += [f"models/{folder}/{version}" for version, artifact in versions.items() if not artifact.files]
         self.warnings += given.warnings
-        kind = "ensemble" if given.backend == ENSEMBLE else "model"
-        for number in given.served:
-            present = [f"{number}/{path}" for path in versions[number].files]
-            present += [] if beside is None else list(beside.files)
-            try:
-                check_named_files(given.config.message, present, number, lambda field: asked.place("source"))
-            except SpecError as error:
-                self.warnings.append(f"{name}: {error.message}: {error.expected}")
-            part = Composed(
-                name,
-                folder,
-                kind,
-                given.backend,
-                number,
-                versions[number].digest,
-                given.config,
-                given.signature,
-                nodes.kind,
-                label=str(number) if len(given.served) > 1 else "",
-            )
-            if number == given.served[-1]:
-                self._add("models", name, model, part)
-            else:
-                self._take("models", name, part)
-        steps = dict(steps_of(given.config.message))
+        *older, newest = given.parts
+        for part in older:
+            self._take("models", name, part)
+        self._add("models", name, model, newest)
+        steps = dict(steps_of(newest.config.message))
         if steps:
             self.lock.pins[self.platform.name][name] = steps
-
-    def _given_steps(self) -> None:
-        """The steps of ensembles that were given as they are must be in the release, too."""
-        folders = {folder for folder, _ in self.parts}
-        for part in self.parts.values():
-            if part.format in PASSTHROUGH and part.kind == "ensemble":
-                for step, version in steps_of(part.config.message):
-                    if step not in folders or (version > 0 and (step, version) not in self.parts):
-                        missing = step if step not in folders else f"{step}, version {version},"
-                        self.warnings.append(f"{part.name}: its step {missing} is not served by this release")
 
     def _bytes(self, node: str, path: str) -> bytes:
         """The bytes of a file that a node made."""

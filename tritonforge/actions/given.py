@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from tritonforge.actions.config_layers import ConfigLayers
+from tritonforge.actions.document import Composed
+from tritonforge.actions.named_files import check_named_files
 from tritonforge.artifact.artifact import Artifact
-from tritonforge.artifact.signature import Signature, Tensor, parse_type
+from tritonforge.artifact.signature import Tensor, parse_type
 from tritonforge.build.graph import Graph, ModelNodes
 from tritonforge.errors import Place, SpecError
-from tritonforge.repository.config import GeneratedConfig
 from tritonforge.repository.derive import tensor_values
 from tritonforge.repository.given import (
     GivenRequest,
@@ -21,21 +22,20 @@ from tritonforge.repository.given import (
     read_given,
     served_versions,
     signature_of,
+    steps_of,
 )
-from tritonforge.repository.request import Layer
+from tritonforge.repository.release import Stored
+from tritonforge.repository.request import ENSEMBLE, Layer
 from tritonforge.sources.model_folder import CONFIG, CONFIGS
-from tritonforge.spec.models import ModelSpec, TensorDecl
+from tritonforge.spec.models import PASSTHROUGH, ModelSpec, TensorDecl
 from tritonforge.spec.platform import Platform
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What a release needs to know of such a model. ``served`` are the versions that Triton loads."""
+    """What a release gets of such a model: an entry for every version that Triton loads, oldest first."""
 
-    config: GeneratedConfig
-    backend: str
-    signature: Signature
-    served: tuple[int, ...]
+    parts: tuple[Composed, ...]
     warnings: tuple[str, ...]
 
 
@@ -56,8 +56,8 @@ class GivenModel:
         """Where a key of the model is written."""
         return self.layers.place("models", self.name, *path)
 
-    def given(self, versions: Mapping[int, Artifact]) -> Given:
-        """The config over the files of all versions, by number.
+    def given(self, versions: Mapping[int, Artifact], beside: Artifact | None) -> Given:
+        """The entries over the files of all versions, by number, and those ``beside`` the config.
 
         Raises:
             SpecError: the config is wrong, nothing says the backend, or the policy serves none of the versions.
@@ -81,7 +81,33 @@ class GivenModel:
                 expected=" or ".join(str(number) for number in sorted(versions)),
                 found=" ".join(str(config.message.version_policy).split()),
             )
-        return Given(config, backend, signature_of(config.message), tuple(served), tuple(self._doubts(config.message)))
+        signature = signature_of(config.message)
+        parts = tuple(
+            Composed(
+                self.name,
+                self.folder,
+                "ensemble" if backend == ENSEMBLE else "model",
+                backend,
+                number,
+                versions[number].digest,
+                config,
+                signature,
+                self.nodes.kind,
+                label=str(number) if len(served) > 1 else "",
+            )
+            for number in served
+        )
+        warnings = self._doubts(config.message)
+        for number in served:
+            present = [f"{number}/{path}" for path in versions[number].files] + (
+                [] if beside is None else [*beside.files]
+            )
+            try:
+                check_named_files(config.message, present, number, lambda field: self.place("source"))
+            except SpecError as error:
+                # What somebody serves may look for its files in ways of its own: a word, and no refusal.
+                warnings.append(f"{self.name}: {error.message}: {error.expected}")
+        return Given(parts, tuple(warnings))
 
     def _request(self) -> GivenRequest:
         """The given config below what the spec says."""
@@ -138,6 +164,54 @@ class GivenModel:
             f'{self.name}: its config.pbtxt says `name: "{message.name}"`, and Triton refuses that of a folder called '
             f"{self.folder}; `config: {{name: {self.folder}}}` sets it right"
         ]
+
+
+def given_versions(
+    asked: GivenModel, artifact: Callable[[str], Artifact], number: Callable[[ModelSpec, str], int]
+) -> dict[int, Artifact]:
+    """The artifacts of all versions by number. ``artifact`` is that of a node; ``number`` asks the lock.
+
+    Raises:
+        SpecError: a folder's number stands for other files.
+    """
+    versions = {}
+    for line in asked.nodes.served:
+        found = artifact(line.artifact)
+        wanted = asked.model
+        if line.label:
+            wanted = wanted.model_copy(update={"version": int(line.label)})
+        try:
+            versions[number(wanted, found.digest)] = found
+        except SpecError as error:
+            if line.label:
+                error.place = asked.place("source")
+                error.hint = "put what is new into a folder with the next number: numbers are never used again"
+            raise
+    return versions
+
+
+def given_files(folder: str, versions: Mapping[int, Artifact], beside: Artifact | None) -> dict[str, Stored]:
+    """The files of a release by path, all versions with them, but for the config."""
+    files = {
+        f"models/{folder}/{number}/{path}": Stored(artifact, path)
+        for number, artifact in versions.items()
+        for path in artifact.files
+    }
+    files.update({f"models/{folder}/{path}": Stored(beside, path) for path in beside.files} if beside else {})
+    return files
+
+
+def missing_steps(parts: Mapping[tuple[str, int], Composed]) -> list[str]:
+    """What ensembles that were given as they are run, and a release does not serve; ``parts`` by folder and version."""
+    folders = {folder for folder, _ in parts}
+    found = []
+    for part in parts.values():
+        if part.format in PASSTHROUGH and part.kind == "ensemble":
+            for step, version in steps_of(part.config.message):
+                if step not in folders or (version > 0 and (step, version) not in parts):
+                    missing = step if step not in folders else f"{step}, version {version},"
+                    found.append(f"{part.name}: its step {missing} is not served by this release")
+    return found
 
 
 def _tensor(name: str, declared: TensorDecl, batching: bool) -> dict[str, Any]:

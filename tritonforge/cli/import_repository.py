@@ -11,7 +11,7 @@ from tritonforge.cli.options import json_option
 from tritonforge.cli.output import emit_json, say, table
 
 if TYPE_CHECKING:
-    from tritonforge.actions.import_repository import ImportedModel
+    from tritonforge.actions.import_models import ImportedModel
 
 
 @click.command("import")
@@ -34,7 +34,8 @@ def import_(
     as_json: bool,
 ) -> None:
     """Turn a Triton repository into forge.yaml, forge.lock and models/, which build back to the same repository."""
-    from tritonforge.actions.import_repository import SPEC, ImportOptions, import_repository
+    from tritonforge.actions.import_repository import ImportOptions, import_repository
+    from tritonforge.actions.import_staging import SPEC
     from tritonforge.cli.live_line import live_line
 
     options = ImportOptions(name, triton, not copy, follow_links, dry_run)
