@@ -24,6 +24,8 @@ from tritonforge.actions import import_staging as staging
 from tritonforge.actions.build import BuildOptions, PlatformOutcome, build
 from tritonforge.actions.import_repository import ImportOptions, ImportOutcome, import_repository
 from tritonforge.actions.workspace import open_workspace
+from tritonforge.artifact import digest
+from tritonforge.build.planning import plan_graph
 from tritonforge.errors import EnvironmentLacks, ForgeError, SpecError, UsageError
 from tritonforge.repository.release import Release
 from tritonforge.spec.lock import read_lock
@@ -262,6 +264,16 @@ def test_large_files_are_linked_and_what_people_edit_is_not(home: Path, tmp_path
     assert outcome.copied == sum(file.stat().st_size for file in before.rglob("*") if file.is_file()) - outcome.shared
 
 
+def test_a_build_knows_the_files_that_the_import_has_read(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(digest, "_RACY_NS", -1)
+    folder, _ = imported(tmp_path, {"a": ONE})
+    monkeypatch.setattr(digest, "digest_file", lambda path: pytest.fail(f"{path} is read again"))
+    workspace = open_workspace(folder / "forge.yaml")
+    plan_graph(workspace.loaded, workspace.platform(), workspace.resolver(read_lock(workspace.lock_path)))
+
+
 def test_a_dry_run_writes_nothing(home: Path, tmp_path: Path) -> None:
     folder, outcome = imported(tmp_path, {"a": ONE}, dry_run=True)
     assert not folder.exists() and not outcome.written
@@ -310,6 +322,7 @@ BAD_MODELS: dict[str, tuple[str, Files, str]] = {
     "a field that does not exist": ("a", {**ONE, "config.pbtxt": 'max_batchsize: 3 backend: "x"'}, "no field"),
     "a config that is no text": ("a", {**ONE, "config.pbtxt": b"\xff\xfe"}, "not UTF-8"),
     "a damaged variant": ("a", {**ONE, "configs/b.pbtxt": "{"}, "no valid config.pbtxt"),
+    "a config past all bounds": ("a", {**ONE, "config.pbtxt": b"#" * (9 << 20)}, "larger than 8 MiB"),
     "no version": ("a", {"config.pbtxt": 'backend: "mine"', "model.bin": b"x"}, "has no version"),
     "no backend": ("a", {"1/weights.bin": b"x"}, "which backend"),
     "a half-copied version": ("a", {**ONE, "2.tmp/weights.bin": b"x"}, "reads the folder '2.tmp' as a version"),

@@ -12,7 +12,7 @@ from tritonforge.repository.given import backend_of, read_given, served_versions
 from tritonforge.repository.pbtxt import new, parse
 from tritonforge.repository.request import ENSEMBLE
 from tritonforge.repository.schema import unknown_fields
-from tritonforge.sources.model_folder import CONFIG, CONFIGS
+from tritonforge.sources.model_folder import CONFIG, CONFIGS, check_size
 from tritonforge.sources.triton_repository import FoundModel
 from tritonforge.spec.models import PlatformSpec
 from tritonforge.spec.platform import resolve_platform
@@ -90,12 +90,11 @@ def _examine(found: FoundModel, warnings: list[str]) -> ImportedModel:
         )
     message = new()
     if parts.config:
-        file = found.files[CONFIG]
-        message = parse(read_given(file.read_bytes(), file), found.folder / CONFIG)
+        message = _config(found, CONFIG)
     variants = []
     for path in parts.beside:
         if path.startswith(f"{CONFIGS}/") and path.count("/") == 1 and path.endswith(".pbtxt"):
-            parse(read_given(found.files[path].read_bytes(), found.files[path]), found.folder / path)
+            _config(found, path)
             variants.append(Path(path).stem)
     newest = max(parts.versions, default=0)
     backend = backend_of(message, name, parts.versions.get(newest, ()))
@@ -169,3 +168,10 @@ def triton_for(models: list[ImportedModel], asked: str | None, warnings: list[st
         f"Triton, {release}, cannot load this model"
     )
     return since
+
+
+def _config(found: FoundModel, path: str) -> Any:
+    """A config of a model's folder."""
+    file, named = found.files[path], found.folder / path
+    check_size(file.stat().st_size, Place(named))
+    return parse(read_given(file.read_bytes(), named), named)

@@ -13,7 +13,9 @@ import yaml
 from tritonforge.actions.import_models import ImportedModel, examined, triton_for
 from tritonforge.actions.import_staging import LOCK, MODELS, SPEC, alone, check_target, publish
 from tritonforge.actions.workspace import open_workspace
+from tritonforge.artifact.digest import FileDigests
 from tritonforge.artifact.linking import share_file
+from tritonforge.artifact.store import default_home
 from tritonforge.build.planning import plan_graph
 from tritonforge.durable import disk_errors, write_atomic
 from tritonforge.repository.given import steps_of
@@ -106,6 +108,8 @@ def import_repository(
         progress("reading the files for forge.lock")
         write_lock(staging / LOCK, _lock(staging / SPEC, models))
         publish(staging, into)
+        home = default_home()
+        FileDigests(home / "digests.sqlite").moved(staging.resolve() / MODELS, into.resolve() / MODELS)
     return ImportOutcome(
         into, text, tuple(models), found.left, tuple(warnings), True, shared=sizes[True], copied=sizes[False]
     )

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from tritonforge.build.graph import Line, ModelNodes, Node
 from tritonforge.build.imports import Importing, extra_files
-from tritonforge.errors import SpecError
-from tritonforge.sources.model_folder import CONFIG, CONFIGS, read_folder
+from tritonforge.errors import Place, SpecError
+from tritonforge.sources.model_folder import CONFIG, CONFIGS, check_size, read_folder
 from tritonforge.sources.resolve import SourceFile
 from tritonforge.spec.conversion.effective import conversions
 
@@ -88,6 +88,9 @@ def _artefact(asked: Importing) -> ModelNodes:
 
 
 def _collect(asked: Importing, name: str, files: Mapping[str, SourceFile]) -> str:
+    for path, file in files.items():
+        if path.endswith(".pbtxt") and name in ("config", "folder-files"):
+            check_size(file.size, Place(file.path))
     return asked.graph.add(Node(f"{asked.name}/{name}", asked.name, "collect", {}, {}, files))
 
 

@@ -50,7 +50,7 @@ def import_(
         [_row(model) for model in outcome.models],
     )
     for item in outcome.left:
-        say(f"left: {item.path}: {item.why}")
+        say(f"left: {item.path if item.path.isprintable() else repr(item.path)}: {item.why}")
     for warning in outcome.warnings:
         say(f"warning: {warning}")
     if dry_run:

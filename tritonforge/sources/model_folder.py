@@ -14,6 +14,9 @@ from typing import Final
 from tritonforge.errors import Place, SpecError
 
 CONFIG: Final = "config.pbtxt"
+MAX_CONFIG: Final = 8 << 20
+"""Bytes of a config; a larger one is none."""
+
 CONFIGS: Final = "configs"
 """The folder of further configs, of which ``--model-config-name`` names one."""
 
@@ -53,6 +56,16 @@ def read_folder(files: Iterable[str], folders: Collection[str], place: Place) ->
         elif path != CONFIG:
             beside.append(path)
     return ModelFolder(CONFIG in files, {number: tuple(paths) for number, paths in versions.items()}, tuple(beside))
+
+
+def check_size(size: int, place: Place) -> None:
+    """A config is small.
+
+    Raises:
+        SpecError: it is so large that it cannot be one.
+    """
+    if size > MAX_CONFIG:
+        raise SpecError(f"a config is larger than {MAX_CONFIG >> 20} MiB", place=place, found=f"{size} bytes")
 
 
 def _version(name: str, place: Place) -> int | None:
