@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import yaml
 from cli.commands import Workshop
 from making_onnx import batched_add
+from one_slot_site import Site
 
 from tritonforge.triton import Client, Launch, start
 from tritonforge.triton.embedded import Runtime
@@ -179,6 +181,31 @@ def test_a_policy_laid_over_it_that_leaves_an_ensemble_without_its_member_is_tol
     outcome = made.build()
     assert outcome["warnings"] == ["both: its step plus, version 2, is not served by this release"]
     assert [entry["version"] for entry in made.published().values() if entry["folder"] == "plus"] == [5]
+
+
+@pytest.mark.slow
+def test_it_is_deployed_in_place_and_found_as_it_was_released(story: Story, tmp_path: Path) -> None:
+    """The policy that was given is not the one of a folder that is changed in place: that is no drift."""
+    made = story.workshop.copy(tmp_path / "copy")
+    site = Site(made, story.runtime)
+    (made.folder / "case.json").unlink()
+    public = site.public
+    spec = (made.folder / "forge.yaml").read_text().replace("    golden: {cases: [case.json]}\n", "")
+    target = {
+        "kind": "embedded",
+        "strategy": "one-slot",
+        "folder": "target",
+        "ports": {"http": public.http, "grpc": public.grpc, "metrics": public.metrics},
+    }
+    (made.folder / "forge.yaml").write_text(spec + yaml.safe_dump({"targets": {"edge": target}}))
+    made.build()
+    try:
+        assert site.deploy()["outcome"] == "deployed"
+        with site.host.public() as connection, Client(connection) as client:
+            assert answers(client) == story.before
+        assert made.json("diff", "edge")["drift"] == []
+    finally:
+        site.remove()
 
 
 def say_more(made: Workshop, line: str) -> None:
