@@ -125,3 +125,18 @@ class TestMemory:
         memory.remember("a", "b", {})
         assert memory.fact("a", "b") is None
         assert memory.digest(tmp_path / "f") == (digest_bytes(b"abc"), 3)
+
+
+def test_a_renamed_folder_is_still_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digest, "_RACY_NS", -1)
+    digests = FileDigests(tmp_path / "digests.sqlite")
+    old, beside, new = tmp_path / "old", tmp_path / "old2", tmp_path / "new"
+    for folder in (old, beside):
+        folder.mkdir()
+        (folder / "file").write_bytes(b"bytes")
+        digests.digest(folder / "file")
+    before = digests.digest(old / "file")
+    old.rename(new)
+    digests.moved(old, new)
+    monkeypatch.setattr(digest, "digest_file", lambda path: pytest.fail(f"{path} is read again"))
+    assert digests.digest(new / "file") == before == digests.digest(beside / "file")

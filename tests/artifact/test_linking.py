@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tritonforge.artifact.artifact import inside, is_inside
-from tritonforge.artifact.linking import copy_file, place_file
+from tritonforge.artifact.linking import copy_file, place_file, share_file
 from tritonforge.errors import InternalError
 
 
@@ -86,3 +86,29 @@ def test_no_path_leaves_its_root(tmp_path: Path, path: str, ok: bool) -> None:
     else:
         with pytest.raises(InternalError):
             inside(tmp_path, path)
+
+
+@pytest.mark.parametrize("link", [True, False])
+def test_a_file_of_somebody_elses_is_shared_or_copied(tmp_path: Path, link: bool) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"bytes")
+    (tmp_path / "name").symlink_to(source)
+    target = tmp_path / "folder" / "target"
+    shared = share_file(tmp_path / "name", target, link=link)
+    assert target.read_bytes() == b"bytes" and not target.is_symlink()
+    if target.stat().st_ino == source.stat().st_ino:
+        assert link and shared
+    else:
+        target.write_bytes(b"other")
+        assert source.read_bytes() == b"bytes"
+
+
+def test_a_file_that_cannot_be_linked_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EXDEV, "another file system")
+
+    monkeypatch.setattr(os, "link", refuse)
+    (tmp_path / "source").write_bytes(b"bytes")
+    share_file(tmp_path / "source", tmp_path / "target", link=True)
+    assert (tmp_path / "target").read_bytes() == b"bytes"
+    assert (tmp_path / "target").stat().st_ino != (tmp_path / "source").stat().st_ino

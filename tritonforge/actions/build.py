@@ -227,7 +227,7 @@ def _needed(graph: Graph) -> set[str]:
     waiting = []
     for nodes in graph.models.values():
         waiting += [node for line in nodes.served for node in (line.artifact, line.parity) if node is not None]
-        waiting += [node for node in (nodes.imported, nodes.golden, nodes.folder_files) if node is not None]
+        waiting += [node for node in (nodes.imported, nodes.golden, nodes.folder_files, nodes.base) if node is not None]
     needed: set[str] = set()
     while waiting:
         node = waiting.pop()

@@ -8,6 +8,7 @@ from typing import Any
 
 from tritonforge.actions.config_layers import ConfigLayers
 from tritonforge.actions.document import Composed, release_document, steps_behind
+from tritonforge.actions.given import GivenModel, given_files, given_versions, missing_steps
 from tritonforge.actions.golden_files import stated_cases, unanswered_inputs
 from tritonforge.actions.named_files import check_named_files
 from tritonforge.actions.served_cases import renamed_cases
@@ -24,11 +25,12 @@ from tritonforge.repository.config import ENSEMBLE, ConfigRequest, GeneratedConf
 from tritonforge.repository.derive import served_signature
 from tritonforge.repository.ensemble import Member, order, wire
 from tritonforge.repository.evidence import EvidenceFolder
+from tritonforge.repository.given import steps_of
 from tritonforge.repository.release import Content, ReleaseDraft, Stored
 from tritonforge.repository.router import Arm, render_router
 from tritonforge.repository.sequence_values import require_batch
 from tritonforge.spec.lock import Lock
-from tritonforge.spec.models import EnsembleSpec, ModelSpec, RouterSpec
+from tritonforge.spec.models import PASSTHROUGH, EnsembleSpec, ModelSpec, RouterSpec
 from tritonforge.spec.platform import Platform
 
 CONFIG = "config.pbtxt"
@@ -70,15 +72,17 @@ class Composer:
         Raises:
             SpecError: a config, a wire, a name or a version number is wrong; nothing was written.
         """
+        self.lock.pins[self.platform.name] = {}
         for name, nodes in self.graph.models.items():
             self.composing = name
-            self._model(name, self.spec.models[name], nodes)
-        self.lock.pins[self.platform.name] = {}
+            make = self._given if nodes.kind in PASSTHROUGH else self._model
+            make(name, self.spec.models[name], nodes)
         wanted = {name: member for name, member in self.spec.ensembles.items() if wanted_on(member.only, self.platform)}
         for name in order(wanted, lambda member, path: self.loaded.place("ensembles", member, *path)):
             self.composing = name
             self._ensemble(name, wanted[name])
         self.composing = None
+        self.warnings += missing_steps(self.parts)
         made_from = steps_behind(self.graph, self.results)
         document = release_document(self.spec, self.platform, self.parts.values(), self.files, made_from)
         return ReleaseDraft(document, self.files, tuple(self.folders))
@@ -156,6 +160,32 @@ class Composer:
         self._add("models", name, model, newest)
         self.labels[name] = {part.label: part.version for part in parts if part.label and model.versions}
 
+    def _given(self, name: str, model: ModelSpec, nodes: ModelNodes) -> None:
+        """A model that is served as it is: every version under its number, those that Triton loads as entries."""
+
+        def number(asked: ModelSpec, digest: str) -> int:
+            return self._number("models", name, asked, digest)
+
+        folder = folder_name(name, model)
+        asked = GivenModel(name, folder, model, nodes, self.graph, self.platform, self.layers, self._bytes)
+        versions = given_versions(asked, self._artifact, number)
+        beside = None if nodes.folder_files is None else self._artifact(nodes.folder_files)
+        given = asked.given(versions, beside)
+        self.files.update(given_files(folder, versions, beside))
+        self.folders += [f"models/{folder}/{version}" for version, artifact in versions.items() if not artifact.files]
+        self.warnings += given.warnings
+        *older, newest = given.parts
+        for part in older:
+            self._take("models", name, part)
+        self._add("models", name, model, newest)
+        steps = dict(steps_of(newest.config.message))
+        if steps:
+            self.lock.pins[self.platform.name][name] = steps
+
+    def _bytes(self, node: str, path: str) -> bytes:
+        """The bytes of a file that a node made."""
+        return self.workspace.store.blob(self._artifact(node).files[path].sha256).read_bytes()
+
     def _about_choice(self, name: str, nodes: ModelNodes) -> list[str]:
         """What a reader should know of how the served variant was chosen."""
         label = nodes.served[0].label
@@ -223,6 +253,15 @@ class Composer:
         override = ensemble.platforms.get(self.platform.name)
         if override is not None and override.max_batch_size is not None:
             ensemble = ensemble.model_copy(update={"max_batch_size": override.max_batch_size})
+        for index, step in enumerate(ensemble.steps):
+            member = self.members.get(step.model)
+            if member is not None and not member.signature.inputs:
+                raise SpecError(
+                    f"the config of '{step.model}' leaves its inputs and outputs to the server, so nothing can be "
+                    "wired to it",
+                    place=self.loaded.place("ensembles", name, "steps", index, "model"),
+                    hint="say them with `inputs:` and `outputs:` of the model, or in its config.pbtxt",
+                )
         wired = wire(
             name,
             self._with_numbers(name, ensemble),
@@ -304,6 +343,13 @@ class Composer:
             stated = stated_cases(member.golden, front.signature, self.loaded.folder, place)
             self.files.update({f"golden/{name}/files/{path}": data for path, data in stated.items()})
         proven = kind == "models" and self.graph.models[name].golden is not None
+        known = bool(front.signature.inputs)
+        if not known and (member.golden.cases or member.golden.ranges or member.golden.axes):
+            raise SpecError(
+                f"golden cases are for inputs and outputs, which the config of '{name}' leaves to the server",
+                place=self.loaded.place(kind, name, "golden"),
+                hint="say them under `config:`, as `input: [{name: …, data_type: …, dims: […]}]` and `output:`",
+            )
         if not proven and (member.golden.ranges or member.golden.axes):
             asked = unanswered_inputs(member.golden, front.signature, front.max_batch_size)
             self.files.update({f"golden/{name}/inputs/{path}": data for path, data in asked.items()})

@@ -56,6 +56,7 @@ def release_document(
     made_from: Mapping[str, list[dict[str, Any]]],
 ) -> dict[str, Any]:
     """The document; ``files`` are all of the release by path, ``made_from`` the steps behind each model by name."""
+    parts = list(parts)
     models: dict[str, dict[str, Any]] = {}
     golden: dict[str, dict[str, dict[str, Any]]] = {}
     for path, content in sorted(files.items()):
@@ -65,6 +66,9 @@ def release_document(
         else:
             kind, _, file = rest.partition("/")
             golden.setdefault(name, {}).setdefault(kind, {})[file] = _entry(content)
+    others: dict[str, set[str]] = {}
+    for part in parts:
+        others.setdefault(part.folder, set()).add(str(part.version))
     return {
         "schema": SCHEMA,
         "name": spec.name,
@@ -85,7 +89,7 @@ def release_document(
                 "decoupled": part.decoupled,
                 **({"label": part.label} if part.label else {}),
                 **({} if part.tolerance is None else {"tolerance": dict(part.tolerance)}),
-                "files": _own_files(models[part.folder], part.version),
+                "files": _own_files(models[part.folder], part.version, others[part.folder]),
                 "made_from": made_from.get(part.name, []) if part.kind == "model" else [],
             }
             for part in sorted(parts, key=lambda item: (item.folder, item.version))
@@ -110,12 +114,15 @@ def steps_behind(graph: Graph, results: Mapping[str, NodeResult]) -> dict[str, l
     return made
 
 
-def _own_files(files: Mapping[str, Any], version: int) -> dict[str, Any]:
-    """The files of the folder without those of its other versions."""
+def _own_files(files: Mapping[str, Any], version: int, served: set[str]) -> dict[str, Any]:
+    """The files of the folder without those of its other versions that are ``served``, which have entries of their own.
+
+    A version that the config's policy leaves out has none: its files are everybody's.
+    """
     return {
         path: entry
         for path, entry in files.items()
-        if not (top := path.split("/", 1)[0]).isdigit() or "/" not in path or top == str(version)
+        if (top := path.split("/", 1)[0]) not in served or "/" not in path or top == str(version)
     }
 
 

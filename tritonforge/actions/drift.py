@@ -127,6 +127,10 @@ def _models(target: OpenTarget, active: str, slot: Mapping[str, Any]) -> list[tu
                 if text is None:
                     return []  # the files' check says it
                 published = parse(text, Path(paths[folder]))
+                if target.strategy == STRATEGY:
+                    # A folder that is changed in place names what it serves, whatever policy the release's config has.
+                    numbers = sorted(int(item["version"]) for item in entries if item["folder"] == entry["folder"])
+                    published.version_policy.specific.versions[:] = numbers
                 return config_served_differently(client, folder, int(version), published)
 
             with ThreadPoolExecutor(4) as pool:

@@ -18,10 +18,14 @@ def served_differently(client: Client, folder: str, version: int, published: Any
     for what, tensors in (("input", published.input), ("output", published.output)):
         found = {item["name"]: item for item in served[f"{what}s"]}
         wanted = {item.name: item for item in tensors}
+        if not tensors:
+            continue  # a config that was given leaves them to the server's auto-completion
         for name in sorted(found.keys() ^ wanted.keys()):
             problems.append(f"{what} '{name}' is {'not served' if name in wanted else 'served but not published'}")
         for name in sorted(found.keys() & wanted.keys()):
             config, said = wanted[name], found[name]
+            if not config.data_type or not config.dims:
+                continue
             datatype = BY_CONFIG[
                 type(config).DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_number[config.data_type].name
             ]
@@ -52,8 +56,11 @@ def _config_problems(published: Any, served: Any, skip: set[str]) -> list[str]:
         if name == "instance_group":
             # The server gives groups names; the rest must be as published.
             for group, found in zip(value, other, strict=False):
-                if group.kind != found.kind or (group.count and group.count != found.count):
+                # KIND_AUTO, which is 0, stands for what the server finds.
+                if (group.kind and group.kind != found.kind) or (group.count and group.count != found.count):
                     problems.append(f"instance_group is served as {found.count} × kind {found.kind}")
+            continue
+        if name in ("input", "output") and not all(item.data_type and item.dims for item in value):
             continue
         if name in ("optimization", "dynamic_batching", "sequence_batching", "oldest", "direct", "ensemble_scheduling"):
             problems += [f"{name}: {text}" for text in _config_problems(value, other, set())]

@@ -67,6 +67,14 @@ class FileDigests:
             self._run("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", (os.fspath(path), stamp, digest))
         return digest, before.st_size
 
+    def moved(self, old: Path, new: Path) -> None:
+        """Go on knowing the files below a folder that was renamed: that changes none of them."""
+        below, length = f"{old}{os.sep}", len(f"{old}{os.sep}")
+        self._run(
+            "UPDATE OR REPLACE files SET path = ? || substr(path, ?) WHERE substr(path, 1, ?) = ?",
+            (f"{new}{os.sep}", length + 1, length, below),
+        )
+
     def fact(self, sha256: str, kind: str) -> Any:
         """What was remembered about the content ``sha256``, or None."""
         row = self._one("SELECT value FROM facts WHERE sha256 = ? AND kind = ?", (sha256, kind))
@@ -84,7 +92,7 @@ class FileDigests:
         except sqlite3.Error:
             return None
 
-    def _run(self, query: str, arguments: tuple[str, ...]) -> None:
+    def _run(self, query: str, arguments: tuple[str | int, ...]) -> None:
         if self._db is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._db.execute(query, arguments)

@@ -33,6 +33,38 @@ def place_file(source: Path, target: Path) -> None:
         fsync_file(target)
 
 
+def share_file(source: Path, target: Path, *, link: bool) -> bool:
+    """Take over a file that stays somebody else's; False where its bytes had to be copied.
+
+    Blocks are shared where the file system can do that (each side may then change its own); else, with ``link``, the
+    inode is: who writes into the one file writes into the other, and the link counts as a change of the file (ctime).
+    """
+    source = source.resolve()  # of a symbolic link the link itself would be linked
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with source.open("rb") as reader, target.open("xb") as writer:
+        try:
+            fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
+        except OSError:
+            pass
+        else:
+            os.fsync(writer.fileno())
+            return True
+    target.unlink()
+    if link:
+        try:
+            os.link(source, target)
+        except OSError as error:
+            if error.errno not in _NO_LINK:
+                raise
+        else:
+            return True
+    with source.open("rb") as reader, target.open("xb") as writer:
+        shutil.copyfileobj(reader, writer, 1 << 20)
+        writer.flush()
+        os.fsync(writer.fileno())
+    return False
+
+
 def copy_hashed(source: Path, target: Path) -> str:
     """Copy a file and give the sha256 (hex) of exactly the bytes that were copied."""
     target.parent.mkdir(parents=True, exist_ok=True)

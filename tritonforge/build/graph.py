@@ -44,6 +44,7 @@ class ModelNodes:
     """Where a model's results come from. ``kind`` is what the source is, ``format`` what its imported artifact is.
 
     ``lines`` are all that are built; ``served`` those that a release gets: the chosen variant, or every version.
+    ``base`` has the config as it was given, for models that are served as they are.
     """
 
     kind: str
@@ -54,6 +55,7 @@ class ModelNodes:
     golden: str | None = None
     folder_files: str | None = None
     chosen_by: str | None = None
+    base: str | None = None
 
 
 @dataclass(slots=True)

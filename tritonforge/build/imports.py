@@ -17,6 +17,7 @@ from tritonforge.runners.probe import declared
 from tritonforge.sources import onnx_file
 from tritonforge.sources.formats import detect
 from tritonforge.sources.huggingface.files import model_files, processor_files
+from tritonforge.sources.model_folder import CONFIG
 from tritonforge.sources.resolve import Resolver, SourceFile
 from tritonforge.spec.load import LoadedSpec
 from tritonforge.spec.models import ModelSpec
@@ -123,7 +124,9 @@ def _kind(asked: Importing, sources: Mapping[str, SourceFile]) -> str:
             place=asked.place("source"),
             expected="an ONNX, PyTorch, TensorFlow or Hugging Face model, or a model.py",
             found=kind or ", ".join(sorted(sources)[:5]) or "an empty folder",
-            hint="say it with `format:`",
+            hint="`format: triton` takes a model's folder of a Triton repository as it is"
+            if CONFIG in sources
+            else "say it with `format:`; `format: passthrough` serves files as they are, by any backend",
         )
     return kind
 

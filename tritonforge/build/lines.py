@@ -69,7 +69,8 @@ def plan_line(graph: Graph, start: Start, conversion: Conversion, backend: str, 
             place=place,
             expected=" or ".join(BACKENDS[start.format]),
             found=backend,
-            hint=WHY_NOT.get((start.format, backend)),
+            hint=WHY_NOT.get((start.format, backend))
+            or "`format: passthrough` serves files as they are, by any backend",
         )
     _refuse_unused(start, conversion, backend, place)
     chain = _Chain(graph, start.model, conversion.label, start.imported)

@@ -8,12 +8,13 @@ from typing import Any, Final
 from tritonforge.build.graph import Graph, Line, ModelNodes, Node
 from tritonforge.build.imports import Importing, extra_files, golden_axes, golden_ranges, plan_import
 from tritonforge.build.lines import BACKENDS, Start, plan_line
+from tritonforge.build.passthrough import plan_passthrough
 from tritonforge.build.sequences import sequence_config
 from tritonforge.errors import ForgeError, SpecError, did_you_mean
 from tritonforge.sources.resolve import Resolver
 from tritonforge.spec.conversion.effective import conversions
 from tritonforge.spec.load import LoadedSpec
-from tritonforge.spec.models import ModelSpec
+from tritonforge.spec.models import PASSTHROUGH, ModelSpec
 from tritonforge.spec.platform import Platform
 from tritonforge.steps.export.packed_environment import ENVIRONMENT
 
@@ -41,6 +42,8 @@ def plan_graph(loaded: LoadedSpec, platform: Platform, resolver: Resolver) -> Gr
 
 def _plan_model(asked: Importing, platform: Platform) -> ModelNodes:
     graph, name, model = asked.graph, asked.name, asked.model
+    if model.format in PASSTHROUGH:
+        return plan_passthrough(asked)
     imported = plan_import(asked)
     sequence = sequence_config(asked, imported.format, _stated_batch(model, platform))
     golden = None

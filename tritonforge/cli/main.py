@@ -17,6 +17,7 @@ from tritonforge.interruption import interruptible
 
 _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "init": ("tritonforge.cli.init:init", "Write a commented forge.yaml."),
+    "import": ("tritonforge.cli.import_repository:import_", "Turn a Triton repository into a spec that builds it."),
     "inspect": ("tritonforge.cli.inspect:inspect", "Tell what a model is, what it costs, and who can serve it."),
     "convert": ("tritonforge.cli.convert:convert", "Convert a model without a spec, and compare it with its source."),
     "plan": ("tritonforge.cli.build:plan", "Show what a build would run, and why."),

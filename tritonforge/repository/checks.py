@@ -30,7 +30,7 @@ def check(request: ConfigRequest, message: Any, tree: Node) -> None:
         SpecError: the first thing that is wrong, with the place of the value that says it.
     """
     subject = Subject(request, message, tree)
-    _known_to_the_server(subject)
+    check_known(subject)
     _same_backend(subject)
     checks_scheduling.check(subject)
     checks_sequence.check(subject)
@@ -40,7 +40,12 @@ def check(request: ConfigRequest, message: Any, tree: Node) -> None:
     checks_pytorch.check(subject)
 
 
-def _known_to_the_server(subject: Subject) -> None:
+def check_known(subject: Subject) -> None:
+    """Check that the platform's Triton knows every field that is set.
+
+    Raises:
+        SpecError: it does not know one of them.
+    """
     platform = subject.request.platform
     for field in unknown_fields(subject.message, platform.triton):
         from_template = subject.source(field.at).label.startswith("template ")

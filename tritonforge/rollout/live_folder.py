@@ -69,22 +69,26 @@ Layout = Mapping[str, LiveFolder]
 def layout_of(
     models: Iterable[Mapping[str, Any]], files: Files, folders: Sequence[str], configs: Mapping[str, str]
 ) -> dict[str, LiveFolder]:
-    """The live folder of a release.
+    """The live folder of a release: the versions that it serves. A given repository may hold others, which stay out.
 
     ``models`` are its entries, ``files`` all of its files by path below the release, ``folders`` those of its versions
     (some have no file), ``configs`` the text of each folder's config.
     """
+    models = list(models)
     kinds = {str(entry["folder"]): str(entry["kind"]) for entry in models}
     versions: dict[str, dict[int, dict[str, Mapping[str, Any]]]] = {name: {} for name in kinds}
     beside: dict[str, dict[str, Mapping[str, Any]]] = {name: {} for name in kinds}
     for path in folders:
         _, name, number = path.split("/")
         versions[name].setdefault(int(number), {})
+    for entry in models:
+        versions[str(entry["folder"])].setdefault(int(entry["version"]), {})
     for path, item in files.items():
         _, name, rest = path.split("/", 2)
         top, _, inner = rest.partition("/")
-        if inner and top.isdigit():
-            versions[name].setdefault(int(top), {})[inner] = _file(item)
+        if inner and top.isdigit() and top[0] != "0":  # what begins with a zero is no version to Triton
+            if int(top) in versions[name]:
+                versions[name][int(top)][inner] = _file(item)
         elif rest != "config.pbtxt":
             beside[name][rest] = _file(item)
     found = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +15,8 @@ from tritonforge.sources.package import package_file, package_tree
 from tritonforge.spec.lock import Lock, LockedSource
 from tritonforge.spec.source import SourceRef
 
-_SKIPPED: Final = {"__pycache__", ".git", ".ipynb_checkpoints", ".DS_Store"}
+SKIPPED: Final = {"__pycache__", ".git", ".ipynb_checkpoints", ".DS_Store"}
+"""Files and folders that tools leave behind: no part of any source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +63,11 @@ class Resolver:
         self._expect(found, source, place)
         return found
 
-    def tree(self, source: SourceRef, place: Place) -> dict[str, SourceFile]:
+    def tree(self, source: SourceRef, place: Place, *, compiled: bool = False) -> dict[str, SourceFile]:
         """The file, or all files of the folder, that ``source`` names, by POSIX path below it.
 
-        A hub's model is a folder of those of its files that count.
+        A hub's model is a folder of those of its files that count. ``compiled`` takes ``.pyc`` files too, where they
+        are no cache.
         """
         if source.hub is not None:
             return self._from_hub(source, place)
@@ -74,7 +76,7 @@ class Resolver:
         if source.package is None:
             path = self._path(source, place)
             if path.is_dir():
-                files = {file.relative_to(path).as_posix(): self._read(file) for file in _walk(path, place)}
+                files = {file.relative_to(path).as_posix(): self._read(file) for file in _walk(path, place, compiled)}
                 self._expect_folder(files, source, place)
                 return files
         found_file = self.file(source, place)
@@ -98,6 +100,13 @@ class Resolver:
         if source.hub is not None or self._in_package(source):
             return True
         return source.path is not None and self._where(source).is_dir()
+
+    def subfolders(self, source: SourceRef, files: Iterable[str]) -> set[str]:
+        """The folders right below a source folder, the empty ones with them; ``files`` are its files by path."""
+        found = {path.split("/", 1)[0] for path in files if "/" in path}
+        if source.path is not None:
+            found |= {item.name for item in self._where(source).iterdir() if item.is_dir()}
+        return found - SKIPPED
 
     @staticmethod
     def _in_package(source: SourceRef) -> bool:
@@ -214,7 +223,7 @@ def _folder_digest(files: Mapping[str, SourceFile]) -> str:
     return digest_of({name: file.sha256 for name, file in files.items()})
 
 
-def _walk(folder: Path, place: Place) -> Iterator[Path]:
+def _walk(folder: Path, place: Place, compiled: bool) -> Iterator[Path]:
     """Files below ``folder``; links point somewhere inside it, and never back to a folder that they stand in.
 
     A snapshot in the Hugging Face hub's cache is made of links into the ``blobs`` beside it.
@@ -223,8 +232,8 @@ def _walk(folder: Path, place: Place) -> Iterator[Path]:
     if root.parent.name == "snapshots" and (root.parent.parent / "blobs").is_dir():
         root = root.parent.parent
     for base, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if name not in _SKIPPED)
-        files = sorted(name for name in names if name not in _SKIPPED and not name.endswith(".pyc"))
+        folders[:] = sorted(name for name in folders if name not in SKIPPED)
+        files = sorted(name for name in names if name not in SKIPPED and (compiled or not name.endswith(".pyc")))
         for name in (*folders, *files):
             path = Path(base) / name
             if not name.isascii():

@@ -135,6 +135,34 @@ class Servable(Strict):
     """Build it for these platforms alone."""
 
 
+PASSTHROUGH: Final = ("passthrough", "triton")
+"""The formats that are served as they are."""
+
+CONVERTING: Final = {
+    "torch",
+    "tensorflow",
+    "huggingface",
+    "batched",
+    "requirements",
+    "environment",
+    "export",
+    "simplify",
+    "quantize",
+    "onnxruntime",
+    "pytorch",
+    "openvino",
+    "sequence",
+    "variants",
+    "versions",
+    "tolerance",
+    "template",
+}
+"""What only a source that is loaded, converted or styled has a use for."""
+
+ROUND_THE_FOLDER: Final = {"base", "inputs", "outputs", "files", "folder_files"}
+"""What the folder itself says, where the source is the folder of a repository."""
+
+
 class ModelSpec(Servable):
     """One model: where it comes from, and how it is served."""
 
@@ -153,11 +181,17 @@ class ModelSpec(Servable):
             "graphdef",
             "tf-checkpoint",
             "huggingface",
+            "passthrough",
+            "triton",
         ]
         | None
     ) = None
     """What the source is; told from its name and content when absent. `torch-module` is a class or function with a
-    state dict."""
+    state dict. Two are served as they are, by any backend, with the config as given: `passthrough` is what a version
+    folder gets; `triton` is a model's folder of a Triton repository, with its `config.pbtxt`, its versions under their
+    numbers, and the files beside them."""
+    base: SourceRef | None = None
+    """For `format: passthrough`: a `config.pbtxt` that is taken as it is; `config` is laid over it."""
     torch: TorchSource = TorchSource()
     """For PyTorch sources: how they are loaded."""
     tensorflow: TensorFlowSource = TensorFlowSource()
@@ -207,6 +241,18 @@ class ModelSpec(Servable):
     """The longest that one step of building this model may take, in seconds; a step that hangs is ended then."""
     memory_mb: Annotated[int, Field(ge=1)] | None = None
     """Memory that building this model may need; estimated from its size when absent."""
+
+    @model_validator(mode="after")
+    def _nothing_converts_what_is_passed_through(self) -> Self:
+        if self.format in PASSTHROUGH:
+            unread = CONVERTING | (ROUND_THE_FOLDER if self.format == "triton" else set())
+        else:
+            unread = {"base"}
+        said = sorted(key for key in unread & self.model_fields_set if getattr(self, key) is not None)
+        if said:
+            what = f"a model with `format: {self.format}`" if self.format else "a model that is converted"
+            raise ValueError(f"nothing reads `{said[0]}` of {what}; `{said[0]}: null` leaves a default out")
+        return self
 
     @model_validator(mode="after")
     def _variants_or_versions(self) -> Self:

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tritonforge.artifact.artifact import Draft, inside
+from tritonforge.artifact.artifact import Artifact, Draft, FileEntry, inside
 from tritonforge.artifact.linking import place_file
 from tritonforge.steps.export.packed_environment import check_environment
 from tritonforge.steps.step import Job, Needs
+
+
+def collected(files: Mapping[str, tuple[str, int]]) -> Artifact:
+    """The artifact that :class:`Collect` makes of files, by their paths, given the sha256 and the size of each."""
+    return Artifact("files", {path: FileEntry(*content) for path, content in files.items()})
 
 
 class Collect:
