@@ -7,17 +7,18 @@ written beside and renamed.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from tritonforge.artifact.remote.address import PACKAGES, Address
-from tritonforge.errors import EnvironmentLacks, ForgeError
+from tritonforge.errors import CheckFailed, EnvironmentLacks, ForgeError, Place, UsageError
 
 PIECE: Final = 1 << 20
 """Bytes that are asked for at first; as many more as come quickly."""
@@ -120,37 +121,55 @@ class Objects:
 
         self._bounded(f"write {path}", work)
 
-    def send(self, path: str, file: Path, moved: Moved = lambda count: None) -> None:
-        """Put a file's bytes there, whole."""
+    def send(self, path: str, file: Path, sha256: str, moved: Moved = lambda count: None) -> None:
+        """Put a file's bytes there, whole.
+
+        Raises:
+            CheckFailed: they are not those of ``sha256``; nothing is there then that was not before.
+        """
 
         def work(alive: Callable[[], None]) -> None:
-            def told(count: int) -> None:
-                alive()
-                moved(count)
+            digest = hashlib.sha256()
+
+            def pieces(size: int) -> Iterator[bytes]:
+                with file.open("rb") as reader:
+                    while piece := reader.read(size):
+                        digest.update(piece)
+                        yield piece
+                        alive()
+                        moved(len(piece))
+                if digest.hexdigest() != sha256:
+                    raise CheckFailed(
+                        "a file is damaged here, and is not sent",
+                        place=Place(file),
+                        expected=sha256,
+                        found=digest.hexdigest(),
+                        hint="`tritonforge cache verify` finds what is damaged in the store, `build --force` replaces it in a release",
+                    )
 
             if self.address.protocol == "file":
-                with self._staged(path) as target:
-                    _copy(file, Path(target), told)
+                with self._staged(path) as target, Path(target).open("xb") as writer:
+                    writer.writelines(pieces(PART))
+                    writer.flush()
+                    os.fsync(writer.fileno())
             else:
-                self._upload(path, file, told)
+                # S3 takes at most 10,000 parts.
+                self._upload(path, pieces, max(PART, file.stat().st_size // 9_000 + 1))
 
         self._bounded(f"send {path}", work)
 
-    def _upload(self, path: str, file: Path, told: Moved) -> None:
+    def _upload(self, path: str, pieces: Callable[[int], Iterator[bytes]], size: int) -> None:
         """In parts, so that each is a sign of life; the object is there when the last one is confirmed."""
-        with file.open("rb") as reader:
-            size = max(PART, file.stat().st_size // 9_000 + 1)  # S3 takes at most 10,000 parts
-            writer = self._system.open(self._full(path), "wb", block_size=size)
-            try:
-                while piece := reader.read(size):
-                    writer.write(piece)
-                    told(len(piece))
-                writer.close()
-            except BaseException:
-                with contextlib.suppress(Exception):
-                    writer.discard()
-                writer.closed = True  # closing it would make an object of the part that is there
-                raise
+        writer = self._system.open(self._full(path), "wb", block_size=size)
+        try:
+            for piece in pieces(size):
+                writer.write(piece)
+            writer.close()
+        except BaseException:
+            with contextlib.suppress(Exception):
+                writer.discard()
+            writer.closed = True  # closing it would make an object of the part that is there
+            raise
 
     def names(self, folder: str) -> list[str]:
         """The names of what is in a folder."""
@@ -257,8 +276,6 @@ def open_objects(
         EnvironmentLacks: a package is absent.
         UsageError: the options are not those of this store.
     """
-    from tritonforge.errors import UsageError
-
     try:
         import fsspec
     except ImportError:
@@ -286,15 +303,6 @@ def open_objects(
 
 def _absent(name: str, package: str) -> EnvironmentLacks:
     return EnvironmentLacks(f"the package {name} is not installed", hint=f"pip install '{package}'")
-
-
-def _copy(file: Path, target: Path, told: Moved) -> None:
-    with file.open("rb") as reader, target.open("xb") as writer:
-        while piece := reader.read(PART):
-            writer.write(piece)
-            told(len(piece))
-        writer.flush()
-        os.fsync(writer.fileno())
 
 
 def _code(error: BaseException) -> str | None:

@@ -73,6 +73,7 @@ def send_blob(
     With ``replace`` they are sent regardless: what was there turned out to be damaged.
 
     Raises:
+        CheckFailed: the file is damaged.
         EnvironmentLacks: the store cannot be used.
         OSError: the file cannot be read.
     """
@@ -80,6 +81,6 @@ def send_blob(
     if not replace and objects.size(path) == entry.size:
         return False
     fault_point("remote.blob.send")
-    objects.send(path, file, moved)
+    objects.send(path, file, entry.sha256, moved)
     fault_point("remote.blob.sent")
     return True
