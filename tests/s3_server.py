@@ -36,7 +36,7 @@ class Bucket:
             "AWS_EC2_METADATA_DISABLED": "true",
         }
 
-    def keys(self, prefix: str = "") -> list[str]:
+    def names(self, prefix: str = "") -> list[str]:
         found = self.client.list_objects_v2(Bucket=self.name, Prefix=prefix)
         return sorted(item["Key"] for item in found.get("Contents", ()))
 

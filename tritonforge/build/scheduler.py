@@ -197,8 +197,7 @@ def _run(graph: Graph, schedule: Schedule, force: Collection[str], results: dict
         elif shared is None:
             lost.update(away)
         else:
-            keys = [str(results[other].key) for other in sorted(away)]
-            bringing[shared.bring(keys, item.node.id)] = item
+            bringing[shared.bring({str(results[other].key): other for other in sorted(away)})] = item
 
     def ask() -> None:
         while shared is not None and unasked and len(asking) < ASKED_AT_ONCE:
@@ -273,6 +272,8 @@ def _run(graph: Graph, schedule: Schedule, force: Collection[str], results: dict
             for twin in [other for other in ready if other.keyed.key == item.keyed.key]:
                 ready.remove(twin)
                 finish(_result(twin, future, status="cached"))
+    if lost:
+        raise _Away(lost)
 
 
 def _waits(item: _Running, running: Iterable[_Running], schedule: Schedule) -> bool:

@@ -20,8 +20,14 @@ PROTOCOLS: Final = {
 }
 """What a URL may begin with, and what fsspec calls it."""
 
-PACKAGES: Final = {"s3": "tritonforge[remote]", "gs": "gcsfs", "abfs": "adlfs", "abfss": "adlfs"}
-"""What must be installed for each of them, besides fsspec."""
+PACKAGES: Final = {
+    "file": ("fsspec", "tritonforge[remote]"),
+    "s3": ("s3fs", "tritonforge[remote]"),
+    "gs": ("gcsfs", "gcsfs"),
+    "abfs": ("adlfs", "adlfs"),
+    "abfss": ("adlfs", "adlfs"),
+}
+"""The package that talks to each of them, and what to install for it."""
 
 _URL: Final = re.compile(r"([a-z0-9]+)://(.+)", re.DOTALL)
 

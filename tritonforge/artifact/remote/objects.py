@@ -144,7 +144,7 @@ class Objects:
                         place=Place(file),
                         expected=sha256,
                         found=digest.hexdigest(),
-                        hint="`tritonforge cache verify` finds what is damaged in the store, `build --force` replaces it in a release",
+                        hint="`tritonforge build --force` makes it anew",
                     )
 
             if self.address.protocol == "file":
@@ -280,25 +280,28 @@ def open_objects(
         import fsspec
     except ImportError:
         raise _absent("fsspec", "tritonforge[remote]") from None
-    given = dict(options or {})
-    given |= {"skip_instance_cache": True, "use_listings_cache": False}
-    if address.protocol == "s3":
-        # The library's own patience, where the store is used without a build's.
-        own = {"connect_timeout": timeout_s, "read_timeout": timeout_s, "retries": {"max_attempts": 2}}
-        given["config_kwargs"] = {**own, **given.get("config_kwargs", {})}
-    if address.protocol == "file":
-        given["auto_mkdir"] = False
     try:
-        system = fsspec.filesystem(address.protocol, **given)
-    except ImportError as error:
-        package = PACKAGES.get(address.protocol, "tritonforge[remote]")
-        raise _absent(error.name or address.protocol, package) from None
+        system = fsspec.filesystem(address.protocol, **_options(address, options or {}, timeout_s))
+    except ImportError:
+        raise _absent(*PACKAGES[address.protocol]) from None
     except (TypeError, ValueError) as error:
         shown = type(error).__name__ if any(secret in str(error) for secret in secrets if secret) else str(error)
         raise UsageError("the options of the remote store are not taken", found=shown[:300]) from None
     if address.protocol == "s3":
         system.retries = 2
     return Objects(address, system, timeout_s, secrets)
+
+
+def _options(address: Address, given: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+    """The options of a file system that nobody else uses, and that remembers nothing."""
+    made = {**given, "skip_instance_cache": True, "use_listings_cache": False}
+    if address.protocol == "s3":
+        # The library's own patience, where the store is used without a build's.
+        own = {"connect_timeout": timeout_s, "read_timeout": timeout_s, "retries": {"max_attempts": 2}}
+        made["config_kwargs"] = {**own, **given.get("config_kwargs", {})}
+    if address.protocol == "file":
+        made["auto_mkdir"] = False
+    return made
 
 
 def _absent(name: str, package: str) -> EnvironmentLacks:

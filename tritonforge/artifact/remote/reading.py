@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import replace
 from typing import Any
@@ -43,10 +43,10 @@ class Reading:
         """
         return self._ask(lambda: self._find(key, facets, name, whole), None)
 
-    def bring(self, keys: Iterable[str], name: str) -> Future[bool]:
-        """Have the files here that :meth:`find` left away; false where they cannot be had."""
-        wanted = list(keys)
-        return self._ask(lambda: all(self._bring(key, name) for key in wanted), False)
+    def bring(self, names: Mapping[str, str]) -> Future[bool]:
+        """Have the files of keys here that :meth:`find` left away; false where they cannot be had."""
+        wanted = dict(names)
+        return self._ask(lambda: all(self._bring(key, name) for key, name in wanted.items()), False)
 
     def look(self, key: str, facets: Mapping[str, str], name: str) -> RemoteRecord | None:
         """What the team knows of a key, without taking any of it in: for plans. Waits no longer than a build would."""

@@ -6,7 +6,7 @@ build goes on as if it were not there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -52,9 +52,9 @@ class SharedStore:
         """What the team knows of a key; bound in the local store, with ``whole`` its files too."""
         return self._reading.find(key, facets, name, whole=whole)
 
-    def bring(self, keys: Iterable[str], name: str) -> Future[bool]:
-        """Have the files here that :meth:`find` left away; false where they cannot be had."""
-        return self._reading.bring(keys, name)
+    def bring(self, names: Mapping[str, str]) -> Future[bool]:
+        """Have the files of keys here that :meth:`find` left away; false where they cannot be had."""
+        return self._reading.bring(names)
 
     def look(self, key: str, facets: Mapping[str, str], name: str) -> RemoteRecord | None:
         """What the team knows of a key, without taking any of it in."""

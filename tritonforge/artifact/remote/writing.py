@@ -16,7 +16,7 @@ from tritonforge.artifact.remote.record import blob_path, record_path, write_rec
 from tritonforge.artifact.remote.transfer import send_blob
 from tritonforge.artifact.store import LocalStore
 from tritonforge.durable import fault_point, write_atomic
-from tritonforge.errors import EnvironmentLacks, ForgeError
+from tritonforge.errors import CheckFailed, EnvironmentLacks, ForgeError
 
 _ANEW = b"anew"
 
@@ -97,8 +97,11 @@ class Writing:
     def _send(self, key: str, anew: bool) -> None:
         if self._stopped or self._link.alone.is_set():
             return
+        done = False
         try:
             done = self._push(key, anew)
+        except CheckFailed as error:  # one file here is damaged: the others are not
+            self._link.say(f"{self._link.settings.name}: {in_words(error)}")
         except (ForgeError, OSError) as error:
             self._give_up(error)
             return
