@@ -179,7 +179,7 @@ def test_a_server_that_never_answers_costs_a_build_its_timeout_and_no_more(tmp_p
 @pytest.mark.parametrize("how", ["nobody", "no bucket", "slow", "falls silent"])
 def test_a_store_that_is_no_use_breaks_nothing(first: Workshop, tmp_path: Path, bucket: Bucket, how: str) -> None:
     delay, after = (1.2 if how == "slow" else 0.0), (3 if how == "falls silent" else None)
-    with remote_faults.in_front_of(bucket.endpoint, delay_s=delay, silent_after=after) as (endpoint, seen):
+    with remote_faults.in_front_of(bucket.endpoint, delay_s=delay, silent_after=after) as (endpoint, _):
         address = remote_faults.closed_port() if how == "nobody" else endpoint
         name = "s3://no-such-bucket" if how == "no bucket" else ""
         second = broken(tmp_path / "second", bucket, address, timeout_s=3, bucket_name=name)
@@ -227,7 +227,7 @@ def test_who_may_not_read_builds(first: Workshop, tmp_path: Path, bucket: Bucket
 def test_sending_can_be_interrupted_and_goes_on_with_the_next_build(
     tmp_path: Path, bucket: Bucket, number: int
 ) -> None:
-    with remote_faults.in_front_of(bucket.endpoint, delay_s=1.0) as (endpoint, seen):
+    with remote_faults.in_front_of(bucket.endpoint, delay_s=1.0) as (endpoint, _):
         made = broken(tmp_path / "first", bucket, endpoint, timeout_s=60)
         running = subprocess.Popen(
             [str(PROGRAM), "build"],

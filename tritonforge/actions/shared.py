@@ -69,7 +69,7 @@ def effective(spec: StoreSpec | None, environ: Mapping[str, str] | None = None) 
 
 
 def connect(workspace: Workspace, spec: StoreSpec | None, url: str) -> Objects:
-    """What talks to a store; options of the spec's count where it is of the same protocol and bucket.
+    """What talks to a store; the spec's options, which say who serves it, count for other buckets there too.
 
     Raises:
         UsageError: the address or the options are wrong.
@@ -80,7 +80,9 @@ def connect(workspace: Workspace, spec: StoreSpec | None, url: str) -> Objects:
     secrets: list[str] = []
     if spec is not None:
         near = parse_address(spec.remote)
-        if (near.protocol, near.path.split("/", 1)[0]) == (address.protocol, address.path.split("/", 1)[0]):
+        # Azure's addresses have the account in them, and its credentials are nobody else's.
+        account = address.protocol in ("abfs", "abfss") and near.path.split("/")[0] != address.path.split("/")[0]
+        if near.protocol == address.protocol and not account:
             place = workspace.loaded.place("store", "options")
             options = {name: _resolved(value, workspace, place, secrets) for name, value in spec.options.items()}
     timeout = StoreSpec.model_fields["timeout_s"].default if spec is None else spec.timeout_s
