@@ -144,7 +144,7 @@ def _shared(done: SharedOutcome) -> None:
 
     parts = []
     if done.fetched:
-        parts.append(f"{done.fetched} steps fetched ({megabytes(done.fetched_bytes)})")
+        parts.append(f"{done.fetched} fetched ({megabytes(done.fetched_bytes)})")
     if done.sent:
         parts.append(f"{done.sent} sent ({megabytes(done.sent_bytes)})")
     if done.left:
