@@ -244,6 +244,14 @@ def test_a_store_that_is_slow_at_every_turn_costs_its_timeout_in_all(toys: Toys)
     assert "it was waited for for 2 s, and saved 0 s; it is left alone" in warning
 
 
+def test_a_build_with_nothing_to_do_asks_nobody(toys: Toys, team: Path) -> None:
+    build(toys, folder_objects(team), *chain(toys))
+    system = Broken(refuse_connection)
+    results, done = build(toys, objects_of(system), *chain(toys))
+    assert statuses(results) == dict.fromkeys("abc", "cached")
+    assert (system.calls, done.warnings) == (0, ())
+
+
 def test_what_was_not_sent_is_sent_by_the_next_build(toys: Toys, other: Toys, team: Path) -> None:
     team.rename(team.with_name("away"))
     _, done = build(toys, folder_objects(team), toys.node("a"))
