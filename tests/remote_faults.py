@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import http.client
 import http.server
 import socket
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.message import Message
+from typing import IO
 
 
 @contextmanager
@@ -59,9 +60,8 @@ def in_front_of(
         protocol_version = "HTTP/1.1"
 
         def handle_any(self) -> None:
-            length = int(self.headers.get("content-length") or 0)
-            body = self.rfile.read(length)
-            if len(body) < length:
+            body = _body(self.headers, self.rfile)
+            if body is None:
                 return  # the client is gone; a real server keeps no part either
             seen.append(f"{self.command} {self.path}")
             if silent_after is not None and len(seen) > silent_after:
@@ -96,16 +96,36 @@ def in_front_of(
     server.server_close()
 
 
+def _body(headers: Message, stream: IO[bytes]) -> bytes | None:
+    """What a client sent, whole; None where it left in the middle."""
+    if headers.get("transfer-encoding", "").lower() != "chunked":
+        length = int(headers.get("content-length") or 0)
+        body = stream.read(length)
+        return body if len(body) == length else None
+    pieces = []
+    while line := stream.readline():
+        size = int(line.split(b";")[0], 16)
+        piece = stream.read(size + 2)
+        if len(piece) < size + 2:
+            return None
+        if size == 0:
+            return b"".join(pieces)
+        pieces.append(piece[:-2])
+    return None
+
+
 _DENIED = b"<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
 
 
 def _ask(
     endpoint: str, method: str, path: str, headers: dict[str, str], body: bytes
 ) -> tuple[int, dict[str, str], bytes]:
-    kept = {name: value for name, value in headers.items() if name.lower() not in ("connection", "expect")}
-    request = urllib.request.Request(endpoint + path, data=body if body else None, headers=kept, method=method)
+    dropped = ("connection", "expect", "transfer-encoding", "content-length")
+    kept = {name: value for name, value in headers.items() if name.lower() not in dropped}
+    connection = http.client.HTTPConnection(endpoint.removeprefix("http://"), timeout=30)
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return answer.status, dict(answer.headers), answer.read()
-    except urllib.error.HTTPError as error:
-        return error.code, dict(error.headers), error.read()
+        connection.request(method, path, body or None, kept)
+        answer = connection.getresponse()
+        return answer.status, dict(answer.getheaders()), answer.read()
+    finally:
+        connection.close()
