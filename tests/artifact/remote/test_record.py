@@ -84,6 +84,9 @@ def test_a_file_that_is_also_a_folder_is_refused() -> None:
         (lambda value: value["manifest"].pop("files"), "damaged"),
         (lambda value: value.update(provenance=[]), "how it was made"),
         (lambda value: value.update(manifest=None), "damaged"),
+        (lambda value: value["provenance"].update(seconds=float("nan")), "damaged"),
+        (lambda value: value["provenance"].update(seconds=float("inf")), "damaged"),
+        (lambda value: value["provenance"].update(machine="\ud800"), "damaged"),
     ],
 )
 def test_a_record_that_was_changed_is_refused(change: Callable[[dict[str, Any]], object], message: str) -> None:

@@ -82,6 +82,8 @@ class Reading:
                 self._link.leave(error)
             except OSError as error:
                 self._link.leave(f"what it has cannot be kept here: {error}")
+            except Exception as error:  # whoever waits for an answer gets one, whatever a store holds
+                self._link.leave(f"what it has makes no sense: {type(error).__name__}: {error}"[:300])
         with self._guard:
             self._waiting.pop(future, None)
         with contextlib.suppress(InvalidStateError):

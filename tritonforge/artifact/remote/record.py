@@ -70,6 +70,7 @@ def read_record(data: bytes, key: str, facets: Mapping[str, str], signing_key: b
         value = json.loads(data)
         if not isinstance(value, dict):
             raise CheckFailed("it is no record", found=type(value).__name__)
+        canonical_json(value)  # what is taken in is written again: no NaN, and no text that is not UTF-8
         if value.get("schema") != SCHEMA:
             raise CheckFailed("it has another format", expected=f"schema {SCHEMA}", found=_short(value.get("schema")))
         if signing_key is not None:

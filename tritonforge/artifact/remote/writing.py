@@ -102,7 +102,7 @@ class Writing:
             done = self._push(key, anew)
         except CheckFailed as error:  # one file here is damaged: the others are not
             self._link.say(f"{self._link.settings.name}: {in_words(error)}")
-        except (ForgeError, OSError) as error:
+        except Exception as error:  # whatever it is, the build waits for an end of this
             self._give_up(error)
             return
         with contextlib.suppress(OSError):
@@ -143,7 +143,7 @@ class Writing:
         with self._guard:
             self._arrived += 1
 
-    def _give_up(self, error: ForgeError | OSError) -> None:
+    def _give_up(self, error: Exception) -> None:
         """Who may not write may still read; a store that cannot be reached is left alone."""
         stays = f"{self.left} steps stay to be sent by the next build"
         with self._guard:
@@ -153,5 +153,5 @@ class Writing:
             if first:
                 self._link.leave(f"{in_words(error)}: {stays}")
         elif first:
-            why = in_words(error) if isinstance(error, ForgeError) else f"what is to be sent cannot be read: {error}"
+            why = in_words(error) if isinstance(error, ForgeError) else f"it cannot be sent: {error}"
             self._link.say(f"{self._link.settings.name}: {why}: {stays}")
