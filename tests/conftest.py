@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import s3_server
 from hypothesis import settings
 
 from tritonforge.artifact.store import LocalStore
@@ -39,3 +41,20 @@ def write_spec(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """A real S3 server, shared by all tests."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    with s3_server.serving() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> s3_server.Bucket:
+    """An empty bucket there, which this process and those that it starts find and may use."""
+    made = s3_server.new_bucket(s3_endpoint)
+    for name, value in made.environment.items():
+        monkeypatch.setenv(name, value)
+    return made

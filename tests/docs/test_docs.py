@@ -34,7 +34,7 @@ from tritonforge.triton.embedded.install import find, install
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-RUN = [ROOT / "README.md", ROOT / "docs" / "getting-started.md", ROOT / "docs" / "import.md"]
+RUN = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("getting-started", "import", "stores"))]
 TIMEOUT = 180
 FENCE = re.compile(r"^```(\S+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 VARIES = re.compile(r"\b[0-9a-f]{8,64}\b|\d+\.\d s\b|\d{4}-\d\d-\d\dT[\d:]+Z")

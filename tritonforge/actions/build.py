@@ -11,8 +11,10 @@ from typing import Any
 
 from tritonforge.actions.compose import Composer
 from tritonforge.actions.compose_inputs import compose_inputs, numbers
+from tritonforge.actions.shared import shared_store
 from tritonforge.actions.workspace import Workspace
 from tritonforge.artifact.digest import digest_of
+from tritonforge.artifact.remote.shared import SharedOutcome, SharedStore
 from tritonforge.build.executor import LocalExecutor
 from tritonforge.build.graph import Graph, Node
 from tritonforge.build.planning import plan_graph
@@ -52,6 +54,12 @@ class Observer:
     def finished(self, result: NodeResult) -> None:
         """A step is done, was not needed, or failed."""
 
+    def warning(self, text: str) -> None:
+        """Something is wrong with the team's store; the build goes on without it."""
+
+    def sending(self, steps: int, size: int) -> None:
+        """All is built; so many steps and bytes are still to be sent to the team's store."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelFailure:
@@ -89,7 +97,10 @@ class PlatformOutcome:
             "new": self.new,
             "flipped": self.flipped,
             "seconds": round(self.seconds, 3),
-            "steps": {status: self.count(status) for status in ("built", "cached", "failed", "skipped")},
+            "steps": {
+                **{status: self.count(status) for status in ("built", "cached", "failed", "skipped")},
+                **({"fetched": fetched} if (fetched := self.count("fetched")) else {}),
+            },
             "nodes": [
                 {
                     "id": result.node.id,
@@ -107,9 +118,10 @@ class PlatformOutcome:
 
 @dataclass(frozen=True, slots=True)
 class BuildOutcome:
-    """What a build did."""
+    """What a build did; ``shared`` is what went to and from the team's store, where there is one."""
 
     platforms: tuple[PlatformOutcome, ...] = field(default_factory=tuple)
+    shared: SharedOutcome | None = None
 
     @property
     def failures(self) -> list[ModelFailure]:
@@ -130,6 +142,7 @@ def build(workspace: Workspace, options: BuildOptions, observer: Observer | None
     with disk_errors("cannot write the build folder", workspace.build_root):
         workspace.build_root.mkdir(parents=True, exist_ok=True)
     store = workspace.store.open()
+    shared = shared_store(workspace, observer.warning)
     with (
         interruptible(),
         folder_lock(workspace.build_root / ".lock", wait=options.wait, notify=observer.waiting),
@@ -139,7 +152,33 @@ def build(workspace: Workspace, options: BuildOptions, observer: Observer | None
         store.sweep_staging()
         store.add_root(workspace.build_root)
         lock = read_lock(workspace.lock_path)
-        return BuildOutcome(tuple(_platform(workspace, platform, lock, options, observer) for platform in platforms))
+        if shared is None:
+            return BuildOutcome(
+                tuple(_platform(workspace, platform, lock, options, observer, None) for platform in platforms)
+            )
+        try:
+            shared.keep_leftovers()
+            done = tuple(_platform(workspace, platform, lock, options, observer, shared) for platform in platforms)
+            _send_rest(shared, observer)
+            return BuildOutcome(done, shared.outcome())
+        finally:
+            shared.stop()
+
+
+def _send_rest(shared: SharedStore, observer: Observer) -> None:
+    """Wait for what is on its way to the team's store.
+
+    Raises:
+        Interrupted: the releases are out all the same.
+    """
+    try:
+        shared.finish(observer.sending)
+    except (KeyboardInterrupt, Interrupted):
+        left = shared.outcome().left
+        raise Interrupted(
+            f"all is built and current; {left} steps were not sent to {shared.settings.name}",
+            hint="the next build sends them",
+        ) from None
 
 
 def _check_force(workspace: Workspace, options: BuildOptions) -> None:
@@ -150,7 +189,12 @@ def _check_force(workspace: Workspace, options: BuildOptions) -> None:
 
 
 def _platform(
-    workspace: Workspace, platform: Platform, lock: Lock, options: BuildOptions, observer: Observer
+    workspace: Workspace,
+    platform: Platform,
+    lock: Lock,
+    options: BuildOptions,
+    observer: Observer,
+    shared: SharedStore | None,
 ) -> PlatformOutcome:
     clock = time.monotonic()
     folder = workspace.releases(platform)
@@ -158,7 +202,8 @@ def _platform(
     record = read_record(record_file)
     graph = plan_graph(workspace.loaded, platform, workspace.resolver(lock, update=options.update_sources))
     observer.platform(platform, graph)
-    results = run_steps(workspace, folder.root / "logs", graph, record, options, observer)
+    logs, wanted = folder.root / "logs", graph.released()
+    results = run_steps(workspace, logs, graph, record, options, observer, shared=shared, wanted=wanted)
     failures = [ModelFailure(name, error) for name, error in graph.errors.items()]
     needed = _needed(graph)
     failures += [
@@ -250,8 +295,13 @@ def run_steps(
     record: BuildRecord,
     options: BuildOptions,
     observer: Observer | None = None,
+    *,
+    shared: SharedStore | None = None,
+    wanted: frozenset[str] | None = None,
 ) -> dict[str, NodeResult]:
-    """Run what of a graph is not in the store; every node's result by id.
+    """Run what of a graph is not in the store, or in the team's; every node's result by id.
+
+    The files of ``wanted`` nodes are here then (of all, without it).
 
     Raises:
         Interrupted: what was finished stays in the store.
@@ -272,6 +322,8 @@ def run_steps(
         memory={name: model.memory_mb << 20 for name, model in models.items() if model.memory_mb is not None},
         started=observer.started,
         finished=observer.finished,
+        shared=shared,
+        wanted=wanted,
     )
     try:
         results = run_graph(graph, schedule)

@@ -46,7 +46,7 @@ def export_release(
     """
     platform = workspace.platform(platform_name)
     folder = workspace.releases(platform)
-    key = None if signing is None else read_private_key(signing.key, _passphrase(signing.passphrase_env))
+    key = None if signing is None else read_private_key(signing.key, passphrase(signing.passphrase_env))
     release = folder.find(reference)
     target = file or Path(f"{release.document['name']}-{platform.name}-{release.digest[:12]}.tar.zst")
     if target.is_dir():
@@ -69,7 +69,7 @@ def verify_release(file: Path, key: Path | None, require_signature: bool, progre
         UsageError: there is no such file, or no key in ``key``.
         EnvironmentLacks: a package is absent.
     """
-    return read_bundle(file, _trust(key, require_signature), progress=progress)
+    return read_bundle(file, trust_in(key, require_signature), progress=progress)
 
 
 def import_release(
@@ -94,7 +94,7 @@ def import_release(
             file,
             workspace.releases(platform),
             platform.to_json(),
-            _trust(key, require_signature),
+            trust_in(key, require_signature),
             progress,
         )
 
@@ -106,11 +106,13 @@ def serving_image(release: Release) -> Image:
     return Image(reference=reference, digest=digest or None)
 
 
-def _trust(key: Path | None, required: bool) -> Trust:
+def trust_in(key: Path | None, required: bool) -> Trust:
+    """Whose signatures count: those of the public keys in a file, or anybody's."""
     return Trust(None if key is None else tuple(read_public_keys(key)), required)
 
 
-def _passphrase(variable: str | None) -> bytes | None:
+def passphrase(variable: str | None) -> bytes | None:
+    """The passphrase of a private key, from the environment variable that has it."""
     if variable is None:
         return None
     value = os.environ.get(variable)

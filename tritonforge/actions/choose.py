@@ -16,6 +16,7 @@ from tritonforge.actions.compose import Composer
 from tritonforge.actions.live import LiveServer, ServerChoice, embedded_runtime, open_server
 from tritonforge.actions.load_data import load_data
 from tritonforge.actions.loading import load_all
+from tritonforge.actions.shared import shared_store
 from tritonforge.actions.validate import validate_entry
 from tritonforge.actions.workspace import Workspace
 from tritonforge.build.graph import Graph, Line, ModelNodes
@@ -185,7 +186,13 @@ def _one(
     nodes = graph.models[name]
     own = Graph({key: node for key, node in graph.nodes.items() if node.model == name}, {name: nodes})
     progress(f"{name}: building {len(nodes.lines)} variants")
-    results = run_steps(workspace, workspace.releases(platform).root / "logs", own, BuildRecord(), BuildOptions())
+    shared = shared_store(workspace, progress)
+    logs = workspace.releases(platform).root / "logs"
+    try:
+        results = run_steps(workspace, logs, own, BuildRecord(), BuildOptions(), shared=shared)
+    finally:
+        if shared is not None:
+            shared.stop()  # what was made is sent by the next build
     candidates = [_candidate(workspace, line, nodes, results) for line in nodes.lines]
     for line, item in zip(nodes.lines, candidates, strict=True):
         if item.excluded is None:

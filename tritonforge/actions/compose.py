@@ -407,7 +407,7 @@ class Composer:
                 if line.parity is None or self.results[line.parity].artifact is None:
                     continue
                 artifact = self._artifact(line.parity)
-                key = evidence_key(self._artifact(line.artifact).digest, None, self.platform.name)
+                key = evidence_key(str(self.results[line.artifact].artifact), None, self.platform.name)
                 entry = artifact.files["parity.json"]
                 report = json.loads(self.workspace.store.blob(entry.sha256).read_text(encoding="utf-8"))
                 known = evidence.latest("parity", name, key)

@@ -30,7 +30,7 @@ def compose_inputs(
             case_digests[f"{name}:{file}"] = digest_file(file)
     return {
         "tritonforge": __version__,
-        "spec": spec.model_dump(mode="json"),
+        "spec": spec.model_dump(mode="json", exclude={"store"}),  # where things come from changes none of them
         "platform": platform.to_json(),
         "versions": numbers(lock, platform),
         "artifacts": {node_id: result.artifact for node_id, result in results.items()},

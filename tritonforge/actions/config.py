@@ -54,7 +54,7 @@ def show_config(workspace: Workspace, name: str, platform_name: str | None) -> S
     for node in graph.nodes.values():
         inputs = {role: str(results[other].artifact) for role, other in node.inputs.items()}
         keyed = key_of(node, inputs, input_bytes(node, results, workspace.store))
-        record = workspace.store.lookup(keyed.key)
+        record = workspace.store.known(keyed.key)
         if record is None:
             raise UsageError(
                 f"'{node.model}' was not built since it changed: its signature is not known",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tritonforge.actions.compose import Composer
+from tritonforge.actions.shared import shared_store
 from tritonforge.actions.workspace import Workspace
+from tritonforge.artifact.remote.shared import SharedStore
 from tritonforge.artifact.store import LocalStore
 from tritonforge.build.graph import Graph, Node
 from tritonforge.build.key import key_of, why
@@ -23,10 +25,13 @@ from tritonforge.spec.platform import Platform
 
 @dataclass(frozen=True, slots=True)
 class PlannedStep:
-    """``run``: its key is not in the store; ``wait``: what it reads will be made anew, so its key is not known yet."""
+    """``run``: its key is in no store; ``wait``: what it reads will be made anew, so its key is not known yet.
+
+    ``fetch``: the team's store has it.
+    """
 
     node: Node
-    action: Literal["keep", "run", "wait"]
+    action: Literal["keep", "fetch", "run", "wait"]
     reasons: tuple[str, ...] = ()
 
 
@@ -51,21 +56,24 @@ class PlatformPlan:
         }
 
 
-def make_plan(workspace: Workspace, platforms: Sequence[str] = ()) -> list[PlatformPlan]:
-    """The plan of each asked platform.
+def make_plan(
+    workspace: Workspace, platforms: Sequence[str] = (), warn: Callable[[str], None] = lambda text: None
+) -> list[PlatformPlan]:
+    """The plan of each asked platform. The team's store is asked, and nothing is taken from it.
 
     Raises:
         SpecError: the lock is damaged. What is wrong with single models is in the plan.
     """
     lock = read_lock(workspace.lock_path)
-    return [_plan(workspace, platform, copy.deepcopy(lock)) for platform in workspace.platforms(platforms)]
+    shared = shared_store(workspace, warn)
+    return [_plan(workspace, platform, copy.deepcopy(lock), shared) for platform in workspace.platforms(platforms)]
 
 
-def _plan(workspace: Workspace, platform: Platform, lock: Lock) -> PlatformPlan:
+def _plan(workspace: Workspace, platform: Platform, lock: Lock, shared: SharedStore | None) -> PlatformPlan:
     folder = workspace.releases(platform)
     before = read_record(folder.root / "last-build.json").material()
     graph = plan_graph(workspace.loaded, platform, workspace.resolver(lock))
-    steps, results, errors = planned_steps(graph, workspace.store, before)
+    steps, results, errors = planned_steps(graph, workspace.store, before, shared)
     release: tuple[str, ...] = ()
     if not errors and all(step.action == "keep" for step in steps):
         try:
@@ -83,15 +91,19 @@ def _plan(workspace: Workspace, platform: Platform, lock: Lock) -> PlatformPlan:
 
 
 def planned_steps(
-    graph: Graph, store: LocalStore, before: Mapping[str, Mapping[str, Any]]
+    graph: Graph,
+    store: LocalStore,
+    before: Mapping[str, Mapping[str, Any]],
+    shared: SharedStore | None = None,
 ) -> tuple[list[PlannedStep], dict[str, NodeResult], list[ForgeError]]:
     """What a run of ``graph`` would do, the results that are in the store already, and what stands in its way.
 
-    ``before`` is what keys were made of last time, by node id.
+    ``before`` is what keys were made of last time, by node id; ``shared`` the team's store, which is only asked.
     """
     results: dict[str, NodeResult] = {}
     steps: list[PlannedStep] = []
     errors = list(graph.errors.values())
+    released = graph.released()
     for node in graph.nodes.values():
         waits = [other for other in node.inputs.values() if results[other].artifact is None]
         if waits:
@@ -105,10 +117,14 @@ def planned_steps(
             results[node.id] = NodeResult(node, "failed", error=error)
             errors.append(error)
             continue
-        record = store.lookup(keyed.key)
+        record = store.lookup(keyed.key) if node.id in released else store.known(keyed.key)
+        there = None if record or shared is None else shared.look(keyed.key, keyed.material["facets"], node.id)
         if record is not None:
             results[node.id] = NodeResult(node, "cached", keyed.key, record.artifact, keyed.material)
             steps.append(PlannedStep(node, "keep"))
+        elif there is not None and shared is not None:
+            results[node.id] = NodeResult(node, "fetched", keyed.key, there.record.artifact, keyed.material)
+            steps.append(PlannedStep(node, "fetch", (f"{shared.settings.name} has it",)))
         else:
             results[node.id] = NodeResult(node, "skipped", keyed.key)
             steps.append(PlannedStep(node, "run", tuple(why(keyed.material, before.get(node.id)))))

@@ -32,11 +32,15 @@ from tritonforge.errors import CheckFailed
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """What the store knows under a key: the artifact, the hardware facets it is tied to, and how it came to be."""
+    """What the store knows under a key: the artifact, the hardware facets it is tied to, and how it came to be.
+
+    ``away`` says that the artifact's files may be in the remote store alone.
+    """
 
     artifact: str
     facets: Mapping[str, str] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    away: bool = False
 
 
 class ArtifactStore(Protocol):
@@ -91,12 +95,36 @@ class LocalStore:
         return self._sharded("blobs", sha256)
 
     def lookup(self, key: str) -> KeyRecord | None:
+        record = self._record(key)
+        return None if record is None or self.artifact(record.artifact) is None else record
+
+    def known(self, key: str) -> KeyRecord | None:
+        """The record of ``key`` if its artifact is whole, or was left in the remote store by :meth:`admit`."""
+        record = self._record(key)
+        if record is None or self.artifact(record.artifact) is not None:
+            return record
+        return record if record.away and self.manifest(record.artifact) is not None else None
+
+    def _record(self, key: str) -> KeyRecord | None:
         data = _read_json(self._sharded("keys", key, ".json"))
-        if not data or self.artifact(str(data.get("artifact"))) is None:
+        if not data or not isinstance(data.get("artifact"), str):
             return None
-        return KeyRecord(data["artifact"], data.get("facets", {}), data.get("provenance", {}))
+        away = data.get("away") is True
+        return KeyRecord(data["artifact"], data.get("facets", {}), data.get("provenance", {}), away)
 
     def artifact(self, digest: str) -> Artifact | None:
+        artifact = self.manifest(digest)
+        return artifact if artifact is not None and all(map(self.has, artifact.files.values())) else None
+
+    def has(self, entry: FileEntry) -> bool:
+        """Whether the bytes of a file are here, by name and size."""
+        try:
+            return self.blob(entry.sha256).stat().st_size == entry.size
+        except OSError:
+            return False
+
+    def manifest(self, digest: str) -> Artifact | None:
+        """The manifest called ``digest``, whether or not the files that it names are here."""
         data = _read_json(self._sharded("artifacts", digest, ".json"))
         if data is None:
             return None
@@ -104,15 +132,7 @@ class LocalStore:
             artifact = Artifact.from_json(data)
         except (AttributeError, KeyError, TypeError):
             return None
-        if artifact.digest != digest:
-            return None
-        for entry in artifact.files.values():
-            try:
-                if self.blob(entry.sha256).stat().st_size != entry.size:
-                    return None
-            except OSError:
-                return None
-        return artifact
+        return artifact if artifact.digest == digest else None
 
     def place(self, artifact: Artifact, path: str, target: Path) -> None:
         place_file(self.blob(artifact.files[path].sha256), target)
@@ -165,18 +185,41 @@ class LocalStore:
         winner = self._bind(key, canonical_json(record))
         return artifact if winner == artifact.digest else self.artifact(winner) or artifact
 
+    def admit(self, key: str, artifact: Artifact, record: KeyRecord) -> KeyRecord:
+        """Bind what another machine made to ``key``; ``record.away`` says that its files may be elsewhere.
+
+        An artifact that is whole here already wins. The files of one that is not away were received before.
+        """
+        manifest = self._sharded("artifacts", artifact.digest, ".json")
+        write_atomic(manifest, canonical_json(artifact.to_json()), before="store.manifest.rename")
+        data = {
+            "artifact": artifact.digest,
+            "facets": dict(record.facets),
+            "provenance": dict(record.provenance),
+            **({"away": True} if record.away else {}),
+        }
+        self._bind(key, canonical_json(data))
+        return self.known(key) or record
+
+    def receive(self, path: Path, entry: FileEntry) -> None:
+        """Take in a staged file whose bytes were held against ``entry`` while they came."""
+        self._move_in(path, entry.sha256)
+
     def _take(self, path: Path) -> FileEntry:
         digest, size = digest_file(path), path.stat().st_size
-        blob = self.blob(digest)
-        if not _holds(blob, digest, size):
-            path.chmod(0o444)
-            fsync_file(path)
-            blob.parent.mkdir(parents=True, exist_ok=True)
-            fault_point("store.blob.link")
-            path.replace(blob)
-            fsync_folder(blob.parent)
-            fault_point("store.blob.linked")
+        if not _holds(self.blob(digest), digest, size):
+            self._move_in(path, digest)
         return FileEntry(digest, size)
+
+    def _move_in(self, path: Path, digest: str) -> None:
+        blob = self.blob(digest)
+        path.chmod(0o444)
+        fsync_file(path)
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        fault_point("store.blob.link")
+        path.replace(blob)
+        fsync_folder(blob.parent)
+        fault_point("store.blob.linked")
 
     def _bind(self, key: str, record: bytes) -> str:
         """Bind ``key`` unless a whole artifact is bound already; the digest that is bound in the end."""

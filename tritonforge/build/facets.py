@@ -15,13 +15,16 @@ _SIMD: Final = ("avx", "avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8",
 
 @cache
 def facet(name: str) -> str:
-    """``processor``: architecture and vector extensions; ``gpu``: the names of the GPUs and the driver.
+    """``processor``: architecture and vector extensions; ``gpu``: the names of the GPUs and the driver; ``libc``: the C
+    library that code compiled here needs at least.
 
     Raises:
         EnvironmentLacks: a step's result is tied to a GPU and there is none.
     """
     if name == "processor":
         return f"{platform.machine()} {' '.join(_vector_extensions())}".strip()
+    if name == "libc":
+        return " ".join(platform.libc_ver()).strip() or platform.system()
     if name == "gpu":
         cards = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
         if not cards:

@@ -70,3 +70,12 @@ class Graph:
         """Add a node; its id."""
         self.nodes[node.id] = node
         return node.id
+
+    def released(self) -> frozenset[str]:
+        """The nodes whose files a release or its evidence is made of. What only steps read may stay elsewhere."""
+        wanted: list[str | None] = []
+        for nodes in self.models.values():
+            wanted += [line.artifact for line in nodes.served]
+            wanted += [line.parity for line in nodes.lines]
+            wanted += [nodes.golden, nodes.folder_files]
+        return frozenset(node for node in wanted if node is not None)

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
-from tritonforge.artifact.store import LocalStore
+from tritonforge.artifact.remote.shared import SharedStore
+from tritonforge.artifact.store import KeyRecord, LocalStore
 from tritonforge.build.executor import Executor, Task, framework_of
 from tritonforge.build.graph import Graph, Node
 from tritonforge.build.key import Keyed, key_of, why
 from tritonforge.errors import ForgeError
 
-Status = Literal["cached", "built", "failed", "skipped"]
+Status = Literal["cached", "fetched", "built", "failed", "skipped"]
+
+ASKED_AT_ONCE: Final = 64
+"""Keys that the team's store is asked for at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,11 @@ class Budget:
 
 @dataclass(slots=True)
 class Schedule:
-    """How to run a graph: ``before`` is the last build's material by node id; ``force`` the nodes to run regardless."""
+    """How to run a graph: ``before`` is the last build's material by node id; ``force`` the nodes to run regardless.
+
+    ``shared`` is the team's store. ``wanted`` are the nodes whose files are needed afterwards (all, without it): the
+    files of others are fetched from there only when a step reads them.
+    """
 
     store: LocalStore
     executor: Executor
@@ -64,6 +73,23 @@ class Schedule:
     timeouts: Mapping[str, int] = field(default_factory=dict)
     started: Callable[[Node], None] = lambda node: None
     finished: Callable[[NodeResult], None] = lambda result: None
+    shared: SharedStore | None = None
+    wanted: frozenset[str] | None = None
+
+    def wants(self, node: Node) -> bool:
+        """Whether the files of a node must be here in the end."""
+        return self.wanted is None or node.id in self.wanted
+
+    def known(self, node: Node, key: str) -> KeyRecord | None:
+        """What the local store has for a node: its files too, where they are wanted."""
+        return self.store.lookup(key) if self.wants(node) else self.store.known(key)
+
+
+class _Away(Exception):
+    """Files that a step reads were left in the team's store, and cannot be had any more; ``nodes`` made them."""
+
+    def __init__(self, nodes: Iterable[str]) -> None:
+        self.nodes = frozenset(nodes)
 
 
 @dataclass(slots=True)
@@ -80,7 +106,7 @@ def input_bytes(node: Node, results: Mapping[str, NodeResult], store: LocalStore
     total = sum(file.size for file in node.sources.values())
     for other in node.inputs.values():
         digest = results[other].artifact
-        artifact = None if digest is None else store.artifact(digest)
+        artifact = None if digest is None else store.manifest(digest)
         total += 0 if artifact is None else sum(entry.size for entry in artifact.files.values())
     return total
 
@@ -90,18 +116,44 @@ def run_graph(graph: Graph, schedule: Schedule) -> dict[str, NodeResult]:
 
     A key that two nodes share runs once. On an interrupt everything stops; what was finished is in the store.
     """
-    results: dict[str, NodeResult] = {}
+    forced = set(schedule.force)
+    built: set[str] = set()
+    while True:
+        results: dict[str, NodeResult] = {}
+        try:
+            _run(graph, schedule, forced, results)
+        except _Away as away:
+            # Their steps run here after all. What else was done until now is in the store.
+            built |= {name for name, result in results.items() if result.status == "built"}
+            forced -= built
+            for name in away.nodes:
+                schedule.store.forget(str(results[name].key))
+            continue
+        return {
+            name: replace(result, status="built") if name in built and result.status == "cached" else result
+            for name, result in results.items()
+        }
+
+
+def _run(graph: Graph, schedule: Schedule, force: Collection[str], results: dict[str, NodeResult]) -> None:
     waiting = dict(graph.nodes)
+    unasked: deque[_Running] = deque()
+    asking: dict[Future[KeyRecord | None], _Running] = {}
+    bringing: dict[Future[bool], _Running] = {}
     running: dict[Future[str], _Running] = {}
     in_flight: dict[str, Future[str]] = {}
     ready: list[_Running] = []
+    lost: set[str] = set()
+    shared = schedule.shared
 
     def finish(result: NodeResult) -> None:
         results[result.node.id] = result
+        if shared is not None and result.status == "built" and result.key is not None:
+            shared.keep(result.key, anew=result.node.id in force)
         schedule.finished(result)
 
     def admit() -> bool:
-        """Move nodes whose inputs are known to ``ready``, or straight to a result."""
+        """Move nodes whose inputs are known to where they are asked for or run, or straight to a result."""
         moved = False
         for node in list(waiting.values()):
             if any(other not in results for other in node.inputs.values()):
@@ -117,17 +169,42 @@ def run_graph(graph: Graph, schedule: Schedule) -> dict[str, NodeResult]:
             except ForgeError as error:
                 finish(NodeResult(node, "failed", error=error))
                 continue
-            forced = node.id in schedule.force
-            record = None if forced else schedule.store.lookup(keyed.key)
+            forced = node.id in force
+            record = None if forced else schedule.known(node, keyed.key)
             if record is not None:
                 finish(NodeResult(node, "cached", keyed.key, record.artifact, keyed.material))
                 continue
-            if forced:
-                schedule.store.forget(keyed.key)
             reasons = ["forced"] if forced else why(keyed.material, schedule.before.get(node.id))
             log = schedule.logs / f"{node.id.replace('/', '.')}.log"
-            ready.append(_Running(node, keyed, tuple(reasons), 0.0, log))
+            item = _Running(node, keyed, tuple(reasons), 0.0, log)
+            if shared is not None and not forced:
+                unasked.append(item)
+                continue
+            if forced:
+                schedule.store.forget(keyed.key)
+            must_run(item)
         return moved
+
+    def must_run(item: _Running) -> None:
+        """Nobody made it: it is run as soon as all that it reads is here."""
+        away = {
+            other
+            for other in item.node.inputs.values()
+            if schedule.store.artifact(str(results[other].artifact)) is None
+        }
+        if not away:
+            ready.append(item)
+        elif shared is None:
+            lost.update(away)
+        else:
+            bringing[shared.bring({str(results[other].key): other for other in sorted(away)})] = item
+
+    def ask() -> None:
+        while shared is not None and unasked and len(asking) < ASKED_AT_ONCE:
+            item = unasked.popleft()
+            facets = item.keyed.material["facets"]
+            future = shared.find(item.keyed.key, facets, item.node.id, whole=schedule.wants(item.node))
+            asking[future] = item
 
     def start() -> None:
         for item in list(ready):
@@ -149,21 +226,54 @@ def run_graph(graph: Graph, schedule: Schedule) -> dict[str, NodeResult]:
             running[future] = item
             in_flight[item.keyed.key] = future
 
-    while waiting or ready or running:
+    def pause() -> None:
+        """Until something ends; time in which cores stand idle for the team's store is that store's."""
+        before = time.monotonic()
+        pending: list[Future[Any]] = [*running, *asking, *bringing]
+        wait(pending, return_when=FIRST_COMPLETED, timeout=0.2)
+        idle = sum(_cores(item, schedule) for item in running.values()) < schedule.budget.cores
+        if shared is not None and idle and (asking or bringing):
+            shared.stood_idle(time.monotonic() - before)
+
+    while waiting or unasked or asking or bringing or ready or running:
         while admit():
             pass
-        start()
-        if not running:
+        ask()
+        if not lost:
+            start()
+        elif not running:
+            raise _Away(lost)
+        if not running and not asking and not bringing:
             continue
-        done, _ = wait(running, return_when=FIRST_COMPLETED, timeout=0.2)
-        for future in done:
+        pause()
+        for asked in [future for future in asking if future.done()]:
+            item, record = asking.pop(asked), asked.result()
+            status: Status = "fetched"
+            if record is None:
+                record, status = schedule.known(item.node, item.keyed.key), "cached"  # its twin may have run meanwhile
+            if record is None:
+                must_run(item)
+            else:
+                finish(NodeResult(item.node, status, item.keyed.key, record.artifact, item.keyed.material))
+        for brought in [future for future in bringing if future.done()]:
+            item = bringing.pop(brought)
+            if brought.result():
+                ready.append(item)
+            else:
+                lost.update(
+                    other
+                    for other in item.node.inputs.values()
+                    if schedule.store.artifact(str(results[other].artifact)) is None
+                )
+        for future in [future for future in running if future.done()]:
             item = running.pop(future)
             del in_flight[item.keyed.key]
             finish(_result(item, future))
             for twin in [other for other in ready if other.keyed.key == item.keyed.key]:
                 ready.remove(twin)
                 finish(_result(twin, future, status="cached"))
-    return results
+    if lost:
+        raise _Away(lost)
 
 
 def _waits(item: _Running, running: Iterable[_Running], schedule: Schedule) -> bool:

@@ -13,6 +13,7 @@ from tritonforge.errors import ExitCode
 
 if TYPE_CHECKING:
     from tritonforge.actions.build import BuildOutcome, PlatformOutcome
+    from tritonforge.artifact.remote.shared import SharedOutcome
 
 _platforms = click.option(
     "--platform",
@@ -31,7 +32,7 @@ def plan(spec: Path | None, overlays: tuple[Path, ...], platforms: tuple[str, ..
     from tritonforge.actions.plan import make_plan
     from tritonforge.actions.workspace import open_workspace
 
-    plans = make_plan(open_workspace(spec, overlays), platforms)
+    plans = make_plan(open_workspace(spec, overlays), platforms, lambda text: say(f"warning: {text}"))
     if as_json:
         emit_json({"platforms": [item.to_json() for item in plans]})
     else:
@@ -40,10 +41,11 @@ def plan(spec: Path | None, overlays: tuple[Path, ...], platforms: tuple[str, ..
                 [step.node.id, step.action, "; ".join(step.reasons)] for step in item.steps if step.action != "keep"
             ]
             kept = sum(step.action == "keep" for step in item.steps)
+            fetched = sum(step.action == "fetch" for step in item.steps)
             if rows:
-                table(
-                    f"{item.platform.name}: {len(rows)} of {len(item.steps)} steps would run", ["step", "", "why"], rows
-                )
+                title = f"{item.platform.name}: {len(rows) - fetched} of {len(item.steps)} steps would run"
+                title += f", {fetched} would be fetched" if fetched else ""
+                table(title, ["step", "", "why"], rows)
             else:
                 click.echo(f"{item.platform.name}: nothing to run, {kept} steps are in the store")
             for line in item.release:
@@ -86,10 +88,13 @@ def build(
     with BuildProgress(quiet=as_json) as observer:
         outcome = run_build(workspace, options, observer)
     if as_json:
-        emit_json({"platforms": [item.to_json() for item in outcome.platforms]})
+        shared = {} if outcome.shared is None else {"store": outcome.shared.to_json()}
+        emit_json({"platforms": [item.to_json() for item in outcome.platforms], **shared})
     else:
         for item in outcome.platforms:
             _summary(item)
+        if outcome.shared is not None:
+            _shared(outcome.shared)
     _failures(outcome)
     if outcome.failures:
         raise SystemExit(int(first_error(outcome.failures).exit_code) or int(ExitCode.BAD))
@@ -98,14 +103,16 @@ def build(
 def _summary(item: PlatformOutcome) -> None:
     from tritonforge.repository.release import entry_title
 
-    ran, kept = item.count("built"), item.count("cached")
+    ran, fetched, kept = item.count("built"), item.count("fetched"), item.count("cached")
     if item.release is None:
-        click.echo(
-            f"{item.platform.name}: no release was made, {ran + kept} of {len(item.results)} steps are in the store"
-        )
+        here = ran + fetched + kept
+        click.echo(f"{item.platform.name}: no release was made, {here} of {len(item.results)} steps are in the store")
         return
     steps = "step" if ran == 1 else "steps"
-    what = f"{ran} {steps} run, {kept} unchanged" if ran else f"nothing to build, {kept} steps unchanged"
+    if fetched:
+        what = f"{ran} {steps} run, {fetched} fetched, {kept} unchanged"
+    else:
+        what = f"{ran} {steps} run, {kept} unchanged" if ran else f"nothing to build, {kept} steps unchanged"
     head = f"{item.platform.name}: {what} ({item.seconds:.1f} s)"
     if item.new:
         state = "new release"
@@ -129,6 +136,21 @@ def _summary(item: PlatformOutcome) -> None:
         click.echo(f"serve it with --model-repository {item.release.folder.parent.parent / 'current' / 'models'}")
     for warning in item.warnings:
         say(f"warning: {warning}")
+
+
+def _shared(done: SharedOutcome) -> None:
+    """What went to and from the team's store; its warnings were said when they came up."""
+    from tritonforge.cli.cache import megabytes
+
+    parts = []
+    if done.fetched:
+        parts.append(f"{done.fetched} fetched ({megabytes(done.fetched_bytes)})")
+    if done.sent:
+        parts.append(f"{done.sent} sent ({megabytes(done.sent_bytes)})")
+    if done.left:
+        parts.append(f"{done.left} to be sent by the next build")
+    if parts:
+        click.echo(f"{done.remote}: {', '.join(parts)}")
 
 
 def _failures(outcome: BuildOutcome) -> None:

@@ -75,9 +75,18 @@ class Drawing(Observer):
         self._running.pop(result.node.id, None)
         if result.status == "built":
             self._line(f"  built {result.node.id} in {result.seconds:.1f} s ({'; '.join(result.reasons)})")
+        elif result.status == "fetched":
+            self._line(f"  fetched {result.node.id}")
         elif result.status == "failed":
             self._line(f"  FAILED {result.node.id}")
         self._advance(1)
+
+    def warning(self, text: str) -> None:
+        self._line(f"warning: {text}")
+
+    def sending(self, steps: int, size: int) -> None:
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, description=f"{self._name} sending {steps} steps, {size / 1e6:.1f} MB")
 
     def _advance(self, steps: int) -> None:
         if self._bar is not None:

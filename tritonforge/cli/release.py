@@ -210,6 +210,104 @@ def import_(
     click.echo(signature_text(done.verdict.signer, done.verdict.trusted))
 
 
+@release.command()
+@click.argument("url")
+@click.argument("reference", metavar="[RELEASE]", required=False)
+@click.option("--no-latest", is_flag=True, help="Leave what `release pull URL latest` finds as it is.")
+@click.option("--sign-key", type=click.Path(path_type=Path), help="Sign with this Ed25519 key (OpenSSH's or PEM).")
+@click.option("--passphrase-env", metavar="NAME", help="The environment variable with the passphrase of the key.")
+@click.option("--all", "everything", is_flag=True, help="Send what is there, too: that mends what is damaged there.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be sent.")
+@spec_options
+@platform_option
+@json_option
+def push(
+    url: str,
+    reference: str | None,
+    no_latest: bool,
+    sign_key: Path | None,
+    passphrase_env: str | None,
+    everything: bool,
+    dry_run: bool,
+    spec: Path | None,
+    overlays: tuple[Path, ...],
+    platform: str | None,
+    as_json: bool,
+) -> None:
+    """Send a release (the current one, or RELEASE) to s3://, gs://, az:// or file://: only what is missing there."""
+    from tritonforge.actions.bundle import Signing
+    from tritonforge.actions.remote_release import PushOptions
+    from tritonforge.actions.remote_release import push as push_release
+    from tritonforge.actions.workspace import open_workspace
+
+    if sign_key is None and passphrase_env:
+        raise click.UsageError("--passphrase-env goes with --sign-key.")
+    signing = None if sign_key is None else Signing(sign_key, passphrase_env)
+    options = PushOptions(not no_latest, signing, everything, dry_run)
+    with bytes_bar("push", quiet=as_json) as progress:
+        done = push_release(open_workspace(spec, overlays), platform, url, reference, options, progress)
+    if as_json:
+        emit_json({name: getattr(done, name) for name in done.__slots__})
+        return
+    verb = "would be sent" if dry_run else "sent"
+    click.echo(
+        f"release {done.release[:12]}: {done.sent} of {done.files} files {verb}, "
+        f"{size_text(done.sent_bytes)} of {size_text(done.size)}"
+    )
+
+
+@release.command()
+@click.argument("url")
+@click.argument("reference", metavar="RELEASE|latest")
+@click.option("--current", is_flag=True, help="Make it current.")
+@key_option
+@click.option("--require-signature", is_flag=True, help="Refuse a release without a signature.")
+@spec_options
+@platform_option
+@json_option
+def pull(
+    url: str,
+    reference: str,
+    current: bool,
+    key: Path | None,
+    require_signature: bool,
+    spec: Path | None,
+    overlays: tuple[Path, ...],
+    platform: str | None,
+    as_json: bool,
+) -> None:
+    """Fetch what is missing here of a release, and put it among those of a platform. What is current stays current."""
+    from tritonforge.actions.remote_release import PullOptions
+    from tritonforge.actions.remote_release import pull as pull_release
+    from tritonforge.actions.workspace import open_workspace
+
+    options = PullOptions(key, require_signature, current)
+    workspace = open_workspace(spec, overlays)
+    with bytes_bar("pull", quiet=as_json) as progress:
+        done = pull_release(
+            workspace, platform, url, reference, options, progress, lambda holder: say(f"waiting for {holder}")
+        )
+    if as_json:
+        emit_json(
+            {
+                "release": done.release.digest,
+                "path": str(done.release.folder),
+                "new": done.new,
+                "fetched": done.fetched,
+                "fetched_bytes": done.fetched_bytes,
+                "signer": None if done.signer is None else done.signer.fingerprint,
+            }
+        )
+        return
+    click.echo(
+        f"release {done.release.digest[:12]} is {'here now' if done.new else 'here already'}: "
+        f"{done.fetched} files fetched, {size_text(done.fetched_bytes)}"
+    )
+    click.echo(f"in {done.release.folder}")
+    if done.signer is not None:
+        click.echo(f"signed by {done.signer.fingerprint}")
+
+
 def signature_text(signer: Any, trusted: bool | None) -> str:
     """Who signed a bundle, and what that is worth."""
     if signer is None:

@@ -50,8 +50,8 @@ def admit_bundle(
     """
 
     def accept(manifest: Manifest) -> None:
-        _check_platform(manifest, platform)
-        _free_space(folder.releases, manifest.size)
+        check_platform("bundle", manifest.platform, platform)
+        free_space(folder.releases, manifest.size)
 
     with disk_errors("cannot import the release", folder.releases):
         folder.releases.mkdir(parents=True, exist_ok=True)
@@ -92,18 +92,23 @@ def _is_intact(target: Path, manifest: Manifest) -> bool:
         return False
 
 
-def _check_platform(manifest: Manifest, platform: Mapping[str, Any]) -> None:
-    differing = [name for name in _FACETS if manifest.platform.get(name) != platform.get(name)]
+def check_platform(what: str, made_for: Mapping[str, Any], platform: Mapping[str, Any]) -> None:
+    """Refuse a release that was built for something else than ``platform``.
+
+    Raises:
+        UsageError: it was.
+    """
+    differing = [name for name in _FACETS if made_for.get(name) != platform.get(name)]
     if differing:
         raise UsageError(
-            f"the bundle is for another platform than '{platform['name']}'",
+            f"the {what} is for another platform than '{platform['name']}'",
             expected=", ".join(f"{name} {platform.get(name)}" for name in differing),
-            found=", ".join(f"{name} {manifest.platform.get(name)!r}"[:80] for name in differing),
+            found=", ".join(f"{name} {made_for.get(name)!r}"[:80] for name in differing),
             hint="name the platform of the spec that it is for by --platform, or add one",
         )
 
 
-def _free_space(folder: Path, needed: int) -> None:
+def free_space(folder: Path, needed: int) -> None:
     """Refuse what cannot fit before any of it is written.
 
     Raises:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Final, Literal
@@ -156,20 +156,8 @@ def unsafe(path: str) -> str | None:
 
 
 def _check_paths(manifest: Manifest) -> None:
-    for path in (*manifest.files, *manifest.folders):
-        reason = unsafe(path)
-        if reason is None and path in (MANIFEST, SIGNATURE):
-            reason = "that name is the bundle's own"
-        if reason is None and path not in (RELEASE, SBOM) and path.split("/", 1)[0] not in ("models", "golden"):
-            reason = "a release has no such file"
-        if reason is not None:
-            raise CheckFailed("manifest.json names a path that is not taken", found=repr(path)[:300], expected=reason)
-    files, folders = set(manifest.files), set(manifest.folders)
-    for path in (*manifest.files, *manifest.folders):
-        over = next((parent.as_posix() for parent in PurePosixPath(path).parents if parent.as_posix() in files), None)
-        if over is not None or (path in folders and path in files):
-            raise CheckFailed("manifest.json names a file that is also a folder", found=repr(over or path)[:300])
-    if RELEASE not in files:
+    check_paths("manifest.json", manifest.files, manifest.folders, own=(MANIFEST, SIGNATURE), beside=(SBOM,))
+    if RELEASE not in manifest.files:
         raise CheckFailed("manifest.json names no release.json")
     if manifest.files[RELEASE].size > MAX_DOCUMENT:
         raise CheckFailed("release.json is too large", expected=f"at most {MAX_DOCUMENT >> 20} MiB")
@@ -177,3 +165,33 @@ def _check_paths(manifest: Manifest) -> None:
         raise CheckFailed(
             "the release is not what release.json says", expected=manifest.release, found=manifest.files[RELEASE].sha256
         )
+
+
+def check_paths(
+    document: str,
+    paths: Collection[str],
+    folders: Collection[str],
+    *,
+    own: Collection[str] = (),
+    beside: Collection[str] = (),
+) -> None:
+    """Hold the paths that a document from elsewhere names to what a release may have.
+
+    ``own`` are names that no file may have, ``beside`` files that stand beside those of the release.
+
+    Raises:
+        CheckFailed: one leaves its folder, is no release's, or is a file and a folder.
+    """
+    for path in (*paths, *folders):
+        reason = unsafe(path)
+        if reason is None and path in own:
+            reason = "that name is the bundle's own"
+        if reason is None and path not in (RELEASE, *beside) and path.split("/", 1)[0] not in ("models", "golden"):
+            reason = "a release has no such file"
+        if reason is not None:
+            raise CheckFailed(f"{document} names a path that is not taken", found=repr(path)[:300], expected=reason)
+    files, places = set(paths), set(folders)
+    for path in (*paths, *folders):
+        over = next((parent.as_posix() for parent in PurePosixPath(path).parents if parent.as_posix() in files), None)
+        if over is not None or (path in places and path in files):
+            raise CheckFailed(f"{document} names a file that is also a folder", found=repr(over or path)[:300])

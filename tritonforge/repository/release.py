@@ -235,16 +235,50 @@ class PlatformFolder:
             self.releases.mkdir(parents=True, exist_ok=True)
             self._sweep()
             self._note_current()
-            new = not _is_whole(target, draft) or (verify and _is_damaged(target, draft))
-            if new:
-                self._stage(draft, store, target)
-            link = self.current_link
-            flipped = not (link.is_symlink() and link.readlink() == Path("releases") / draft.digest)
-            if flipped:
-                point_link(link, f"releases/{draft.digest}")
-            self._note_current()
+            new = self._ensure(draft, store, verify=verify)
+            flipped = self._flip(draft.digest)
             self._in_use_file(draft.digest)
         return Published(read_release(target), new, flipped)
+
+    def make_current(self, release: Release) -> bool:
+        """Have ``current`` name a release that is here; false where it did. The build lock is held.
+
+        Raises:
+            EnvironmentLacks: the folder cannot be written.
+        """
+        with disk_errors("cannot make the release current", release.folder):
+            self._note_current()
+            return self._flip(release.digest)
+
+    def _flip(self, digest: str) -> bool:
+        link = self.current_link
+        flipped = not (link.is_symlink() and link.readlink() == Path("releases") / digest)
+        if flipped:
+            point_link(link, f"releases/{digest}")
+        self._note_current()
+        return flipped
+
+    def admit(self, draft: ReleaseDraft, store: ArtifactStore) -> bool:
+        """Put a release beside the others, whole or not at all; false where it was there. The build lock is held.
+
+        What is current stays so.
+
+        Raises:
+            EnvironmentLacks: the folder cannot be written, or the disk is full; nothing changed then.
+        """
+        with disk_errors("cannot keep the release", self.releases / draft.digest):
+            self.releases.mkdir(parents=True, exist_ok=True)
+            self._sweep()
+            new = self._ensure(draft, store, verify=False)
+            self._in_use_file(draft.digest)
+        return new
+
+    def _ensure(self, draft: ReleaseDraft, store: ArtifactStore, *, verify: bool) -> bool:
+        target = self.releases / draft.digest
+        new = not _is_whole(target, draft) or (verify and _is_damaged(target, draft))
+        if new:
+            self._stage(draft, store, target)
+        return new
 
     def _stage(self, draft: ReleaseDraft, store: ArtifactStore, target: Path) -> None:
         fault_point("release.stage")

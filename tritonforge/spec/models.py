@@ -21,6 +21,7 @@ from tritonforge.spec.frameworks.torch import TorchSource
 from tritonforge.spec.sequence import SequenceSpec
 from tritonforge.spec.sizes import size_in_bytes
 from tritonforge.spec.source import SourceRef
+from tritonforge.spec.store import StoreSpec
 from tritonforge.spec.strict import Name, RelativePath, Strict
 from tritonforge.spec.targets.target import TargetSpec
 from tritonforge.spec.tolerance import Tolerance
@@ -534,6 +535,8 @@ class ForgeSpec(Strict):
     """Where releases are deployed to, for `tritonforge deploy NAME`."""
     retention: Retention = Retention()
     """How many old releases stay on disk."""
+    store: StoreSpec | None = None
+    """A store that a team shares, behind the local one."""
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:

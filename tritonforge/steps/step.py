@@ -15,7 +15,8 @@ class Needs:
     """What a step needs to run, and what its result depends on besides its inputs.
 
     ``memory`` is in bytes; ``tools`` are distributions whose versions enter the key; ``facets`` are the properties of
-    hardware that the result is tied to (``processor``, ``gpu``).
+    the machine that the result is tied to (``processor``, ``gpu``, ``libc``): on one that differs in them it is made
+    anew, and never fetched.
     """
 
     cores: int = 1

@@ -38,7 +38,7 @@ class TorchToAoti:
     version = 1
 
     def needs(self, config: Mapping[str, Any], input_bytes: int) -> Needs:
-        return Needs(memory=(2 << 30) + 4 * input_bytes, tools=("torch",), facets=("processor",))
+        return Needs(memory=(2 << 30) + 4 * input_bytes, tools=("torch",), facets=("processor", "libc"))
 
     def run(self, job: Job) -> Draft:
         import torch
