@@ -29,7 +29,7 @@ def shared_store(workspace: Workspace, warn: Callable[[str], None] = lambda text
     spec = effective(workspace.loaded.spec.store)
     if spec is None:
         return None
-    from tritonforge.actions.live import secret_value
+    from tritonforge.actions.connections import secret_value
 
     place, folder = workspace.loaded.place("store"), workspace.loaded.folder
     key = None if spec.signing_key is None else secret_value(spec.signing_key, place, folder).encode()
@@ -93,7 +93,7 @@ def _resolved(value: Any, workspace: Workspace, place: Place, secrets: list[str]
     """A value of `options` with what its references stand for."""
     found = reference(value)
     if found is not None:
-        from tritonforge.actions.live import secret_value
+        from tritonforge.actions.connections import secret_value
 
         secret = secret_value(found, place, workspace.loaded.folder)
         secrets.append(secret)
