@@ -90,6 +90,7 @@ def test_a_config_and_two_models_change_at_once(site: Site) -> None:
     assert 'string_value: "new"' in site.served_config("plus")
 
 
+@pytest.mark.slow
 def test_an_ensemble_changes_behind_its_router(site: Site) -> None:
     routed(site, 1, 2)
     site.deploy()

@@ -179,8 +179,7 @@ class LocalStore:
             if path.is_file():
                 files[path.relative_to(staged).as_posix()] = self._take(path)
         artifact = Artifact(draft.format, files, draft.signature, draft.metadata)
-        manifest = self._sharded("artifacts", artifact.digest, ".json")
-        write_atomic(manifest, canonical_json(artifact.to_json()), before="store.manifest.rename")
+        self._write_manifest(artifact)
         record = {"artifact": artifact.digest, "facets": dict(facets), "provenance": dict(provenance)}
         winner = self._bind(key, canonical_json(record))
         return artifact if winner == artifact.digest else self.artifact(winner) or artifact
@@ -190,8 +189,7 @@ class LocalStore:
 
         An artifact that is whole here already wins. The files of one that is not away were received before.
         """
-        manifest = self._sharded("artifacts", artifact.digest, ".json")
-        write_atomic(manifest, canonical_json(artifact.to_json()), before="store.manifest.rename")
+        self._write_manifest(artifact)
         data = {
             "artifact": artifact.digest,
             "facets": dict(record.facets),
@@ -200,6 +198,10 @@ class LocalStore:
         }
         self._bind(key, canonical_json(data))
         return self.known(key) or record
+
+    def _write_manifest(self, artifact: Artifact) -> None:
+        manifest = self._sharded("artifacts", artifact.digest, ".json")
+        write_atomic(manifest, canonical_json(artifact.to_json()), before="store.manifest.rename")
 
     def receive(self, path: Path, entry: FileEntry) -> None:
         """Take in a staged file whose bytes were held against ``entry`` while they came."""
