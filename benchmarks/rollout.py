@@ -58,8 +58,8 @@ class Site:
         (root / "home").mkdir(parents=True)
         (root / "home" / "runtimes").symlink_to(self.runtime.root.parent)
 
-    def write(self, models: dict[str, Any], **more: Any) -> None:
-        rollout = {"weights": [5, 25, 50, 100], "analysis": {"hold_s": 2.0, "latency_ratio_max": None}}
+    def write(self, models: dict[str, Any], hold: float = 2.0, **more: Any) -> None:
+        rollout = {"weights": [5, 25, 50, 100], "analysis": {"hold_s": hold, "latency_ratio_max": None}}
         target = {"kind": "embedded", "folder": "target", "ports": self.ports, "rollout": rollout}
         spec = {"apiVersion": "tritonforge/v1", "name": "bench", "models": models, "targets": {"here": target}, **more}
         (self.root / "forge.yaml").write_text(yaml.safe_dump(spec))
@@ -192,7 +192,7 @@ def switch(rounds: int) -> dict[str, Any]:
 
     ratios, errors, requests, figures = [], 0, 0, []
     with site() as made:
-        made.write({"net": {"source": "net/", **SIGNATURE}})
+        made.write({"net": {"source": "net/", **SIGNATURE}}, hold=10.0)
         made.python("net", 1.0)
         made.run("build")
         made.run("deploy", "here")

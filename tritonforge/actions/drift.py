@@ -18,7 +18,7 @@ from tritonforge.rollout.delivery import bundle_of
 from tritonforge.rollout.host import ServerStart
 from tritonforge.rollout.strategies.one_slot import one_slot_start
 from tritonforge.rollout.strategies.one_slot_layouts import STRATEGY
-from tritonforge.triton.client import Client
+from tritonforge.triton.client import Client, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +115,7 @@ def _models(target: OpenTarget, active: str, slot: Mapping[str, Any]) -> list[tu
     found: list[tuple[str, str]] = []
     try:
         with target.host.reach(active) as connection, Client(connection) as client:
+            quickest: Protocol = "http" if connection.grpc is None else "grpc"
             index = {(entry.name, entry.version): entry for entry in client.index()}
 
             def one(entry: Mapping[str, Any]) -> list[str]:
@@ -131,7 +132,7 @@ def _models(target: OpenTarget, active: str, slot: Mapping[str, Any]) -> list[tu
                     # A folder that is changed in place names what it serves, whatever policy the release's config has.
                     numbers = sorted(int(item["version"]) for item in entries if item["folder"] == entry["folder"])
                     published.version_policy.specific.versions[:] = numbers
-                return config_served_differently(client, folder, int(version), published)
+                return config_served_differently(client, folder, int(version), published, protocol=quickest)
 
             with ThreadPoolExecutor(4) as pool:
                 for entry, problems in zip(entries, pool.map(one, entries), strict=True):

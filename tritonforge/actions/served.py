@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tritonforge.artifact.datatypes import BY_CONFIG
-from tritonforge.triton.client import Client
+from tritonforge.triton.client import Client, Protocol
 
 
 def served_differently(client: Client, folder: str, version: int, published: Any, *, overridden: bool) -> list[str]:
@@ -38,10 +38,16 @@ def served_differently(client: Client, folder: str, version: int, published: Any
 
 
 def config_served_differently(
-    client: Client, folder: str, version: int, published: Any, *, overridden: bool = False
+    client: Client,
+    folder: str,
+    version: int,
+    published: Any,
+    *,
+    overridden: bool = False,
+    protocol: Protocol | None = None,
 ) -> list[str]:
     """What the config that the server holds differs in from the published one; ``overridden`` leaves instances out."""
-    config = client.model_config(folder, str(version))
+    config = client.model_config(folder, str(version), protocol=protocol)
     return _config_problems(published, config, skip={"instance_group", "optimization"} if overridden else set())
 
 

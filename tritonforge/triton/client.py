@@ -80,9 +80,14 @@ class Client:
         """``versions``, ``platform``, ``inputs`` and ``outputs`` as the server states them."""
         return self._call(lambda transport: transport.model_metadata(name, version, timeout))
 
-    def model_config(self, name: str, version: str = "", *, timeout: float = _PATIENT) -> ModelConfig:
-        """The configuration in force: completed by the backend, overridden by the last load."""
-        config: ModelConfig = self._call(lambda transport: transport.model_config(name, version, timeout))
+    def model_config(
+        self, name: str, version: str = "", *, protocol: Protocol | None = None, timeout: float = _PATIENT
+    ) -> ModelConfig:
+        """The configuration in force: completed by the backend, overridden by the last load.
+
+        Over gRPC it comes as the message that it is, several times faster than from JSON.
+        """
+        config: ModelConfig = self._call(lambda transport: transport.model_config(name, version, timeout), protocol)
         return config
 
     def statistics(self, name: str = "", version: str = "", *, timeout: float = _QUICK) -> dict[str, Any]:
