@@ -24,9 +24,9 @@ class Golden:
 
     The configuration has ``format`` (of the source's artifact), ``seed``, ``axes``, ``ranges``, ``batches`` (for
     batched models), ``tolerance`` and, where no case shall be generated, ``generated: false``. The source's own ranges
-    and axes (``metadata["generation"]``) stand under those. Cases are named ``batch<N>-<small|large>``; without a batch ``small`` and ``large``; files of real inputs (the
-    job's sources) by their names. Samples that the source brings (``metadata["samples"]``) stand instead of generated
-    inputs, unless the configuration has ranges.
+    and axes (``metadata["generation"]``) stand under those. Cases are named ``batch<N>-<small|large>``; without a batch
+    ``small`` and ``large``; files of real inputs (the job's sources) by their names. Samples that the source brings
+    (``metadata["samples"]``) stand instead of generated inputs, unless the configuration has ranges.
     """
 
     name = "golden"
