@@ -105,6 +105,7 @@ def test_what_onnx_runtime_answers_is_built_loaded_and_answered(
     needless = [name for row in rows for name in row["models"] if name in models and name not in wrong]
     assert not needless, "these answer as expected, and need no row any more"
 
+
 def test_at_least_95_percent_answer_and_each_of_the_rest_has_its_reason(
     corpus: dict[str, list[CorpusModel]], tally: Tally
 ) -> None:
