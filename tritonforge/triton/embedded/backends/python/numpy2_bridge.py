@@ -103,7 +103,7 @@ def _tensor_class(stub_tensor):
             if not array.flags.c_contiguous or not array.flags.writeable or not array.dtype.isnative:
                 array = np.array(array, dtype=array.dtype.newbyteorder("="), order="C", copy=True)
             if array.size == 0:
-                # The stub reckons strides with the size 0, NumPy with 1 in its place: that is not contiguous to the stub.
+                # The stub reckons strides with the size 0, NumPy with 1 in its place: not contiguous, it says.
                 strides = [array.itemsize * math.prod(array.shape[axis + 1 :]) for axis in range(array.ndim)]
                 array = np.lib.stride_tricks.as_strided(array, strides=strides)
             package = array.__dlpack__()
