@@ -176,6 +176,13 @@ def test_an_axis_of_size_0_becomes_dynamic_as_triton_has_no_such_size(
     assert served.graph.node == [node]
 
 
+def test_an_output_that_is_always_empty_is_refused(import_onnx: Import) -> None:
+    node = helper.make_node("Shape", ["x"], ["y"], start=2, end=1)
+    made = making.model([node], [making.value("x", [2, 3])], [making.value("y", [0], making.INT64)])
+    with pytest.raises(CheckFailed, match="'y' has no elements whatever is asked"):
+        import_onnx(made)
+
+
 def test_nothing_of_a_file_without_such_axes_is_changed(import_onnx: Import, store: LocalStore, tmp_path: Path) -> None:
     made = making.batched_add()
     store.place(import_onnx(made), "model.onnx", tmp_path / "served.onnx")

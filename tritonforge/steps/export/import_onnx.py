@@ -64,6 +64,7 @@ class ImportOnnx:
             notes.append(f"an axis of size 0 became dynamic, as Triton has no such size: {', '.join(freed)}")
         del model
         session = open_session(job.out / MODEL, optimise=False, place=place)
+        _refuse_always_empty(session, place)
         stated = job.config["batched"]
         if stated is None and signature.batched:
             found_out = find_batch(
@@ -85,6 +86,22 @@ class ImportOnnx:
             signature = replace(signature, batched=bool(stated))
         signature = refine(signature, job.config["inputs"], job.config["outputs"], place)
         return Draft("onnx", signature, {**found.metadata(), "external": list(found.external), "notes": notes})
+
+
+def _refuse_always_empty(session: Any, place: Place) -> None:
+    """Refuse axes that ONNX Runtime itself finds to be of size 0: Triton's backend holds its config to what it finds.
+
+    Raises:
+        CheckFailed: there is such an axis.
+    """
+    empty = [item.name for item in (*session.get_inputs(), *session.get_outputs()) if 0 in (item.shape or [])]
+    if empty:
+        raise CheckFailed(
+            f"'{empty[0]}' has no elements whatever is asked, which Triton's config cannot state",
+            place=place,
+            expected="axes of a size of 1 or more, or dynamic ones",
+            hint="export without it",
+        )
 
 
 def refine(signature: Signature, inputs: Mapping[str, Any], outputs: Mapping[str, Any], place: Place) -> Signature:
