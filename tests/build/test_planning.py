@@ -86,6 +86,14 @@ def test_golden_answers_go_up_to_the_largest_batch(plan: Plan, stated: str, batc
     assert graph.nodes["net/golden"].config["batches"] == batches
 
 
+@pytest.mark.parametrize(("stated", "config"), [("", None), (", generated: true", None), (", generated: false", False)])
+def test_cases_are_generated_unless_the_spec_says_that_real_inputs_are_all(
+    plan: Plan, stated: str, config: bool | None
+) -> None:
+    graph = plan(f"models:\n  net: {{source: net.onnx, golden: {{inputs: [net.onnx]{stated}}}}}\n")
+    assert graph.nodes["net/golden"].config.get("generated") is config
+
+
 def test_external_data_and_further_files_come_along(plan: Plan) -> None:
     graph = plan("models:\n  net: {source: big/net.onnx, files: {labels.txt: labels.txt, all: folder}}\n")
     assert sorted(graph.nodes["net/import-onnx"].sources) == [

@@ -230,6 +230,21 @@ def test_another_file_name_is_respected(client: Client, write: Any) -> None:
     assert client.infer("named", {"x": np.array([1, 2], np.float32)})["y"].tolist() == [2, 4]
 
 
+def test_a_request_may_have_no_elements(client: Client, write: Any) -> None:
+    write(
+        "empty",
+        'backend: "onnxruntime" input [ { name: "x" data_type: TYPE_FP32 dims: [-1,-1,-1] } ] '
+        'output { name: "y" data_type: TYPE_FP32 dims: [-1,-1,-1] }',
+        {"model.onnx": doubling(["a", "b", "c"])},
+    )
+    client.load("empty")
+    for shape in ((0, 2, 3), (2, 0, 3), (2, 3, 0), (0, 0, 0), (1, 2, 3)):
+        for protocol in ("http", "grpc"):
+            answer = client.infer("empty", {"x": np.ones(shape, np.float32)}, protocol=protocol)["y"]
+            assert (answer.shape, answer.dtype) == (shape, np.float32), (shape, protocol)
+            assert (answer == 2).all()
+
+
 def test_an_optional_initializer_can_be_given_or_left_out(client: Client, write: Any) -> None:
     model = onnx_model(
         [helper.make_node("Add", ["x", "w"], ["y"])],

@@ -58,6 +58,8 @@ SETTINGS: list[tuple[dict[str, object], str]] = [
     ),
     ({"model_load_threads": 4, "metrics": False}, "--model-load-thread-count=4 --allow-metrics=false"),
     ({"options": {"log-verbose": 1}}, "--log-verbose=1"),
+    ({"options": {"disable-auto-complete-config": True}}, "--disable-auto-complete-config"),
+    ({"options": {"disable-auto-complete-config": False}}, ""),
 ]
 
 

@@ -35,6 +35,13 @@ BAD: dict[str, tuple[str, str, int, str | None, str | None]] = {
         "models.net.souce",
         "'source'",
     ),
+    "nothing that proves a model": (
+        "models:\n  net:\n    source: a.onnx\n    golden: {generated: false}\n",
+        "leaves nothing that proves the model",
+        6,
+        "models.net.golden",
+        None,
+    ),
     "unknown key in a source": (
         "models:\n  net:\n    source: {path: a, sha: b}\n",
         "unknown key 'sha'",

@@ -158,3 +158,32 @@ def test_a_model_that_onnx_runtime_refuses_is_refused_in_its_words(import_onnx: 
 
 def test_equal_sources_give_equal_artefacts(import_onnx: Import) -> None:
     assert import_onnx(making.batched_add()).digest == import_onnx(making.batched_add()).digest
+
+
+def test_an_axis_of_size_0_becomes_dynamic_as_triton_has_no_such_size(
+    import_onnx: Import, store: LocalStore, tmp_path: Path
+) -> None:
+    node = helper.make_node("ReduceSum", ["x", "axes"], ["y"], noop_with_empty_axes=1)
+    inputs = [making.value("x", [2, 3]), making.value("axes", [0], making.INT64)]
+    made = import_onnx(making.model([node], inputs, [making.value("y", [2, 3])]))
+    assert made.signature is not None
+    assert [str(tensor) for tensor in made.signature.inputs] == ["x: FP32[2,3]", "axes: INT64[?axes.0]"]
+    assert made.signature.batched is False
+    assert made.metadata["notes"] == ["an axis of size 0 became dynamic, as Triton has no such size: axes"]
+    store.place(made, "model.onnx", tmp_path / "served.onnx")
+    served = onnx.load(tmp_path / "served.onnx")
+    assert not served.graph.input[1].type.tensor_type.shape.dim[0].HasField("dim_value")
+    assert served.graph.node == [node]
+
+
+def test_an_output_that_is_always_empty_is_refused(import_onnx: Import) -> None:
+    node = helper.make_node("Shape", ["x"], ["y"], start=2, end=1)
+    made = making.model([node], [making.value("x", [2, 3])], [making.value("y", [0], making.INT64)])
+    with pytest.raises(CheckFailed, match="'y' has no elements whatever is asked"):
+        import_onnx(made)
+
+
+def test_nothing_of_a_file_without_such_axes_is_changed(import_onnx: Import, store: LocalStore, tmp_path: Path) -> None:
+    made = making.batched_add()
+    store.place(import_onnx(made), "model.onnx", tmp_path / "served.onnx")
+    assert (tmp_path / "served.onnx").read_bytes() == made.SerializeToString()

@@ -85,6 +85,47 @@ def test_a_source_that_cannot_answer_says_what_to_declare(run: Run, import_onnx:
     assert run("golden", golden_config(ranges={"ids": {"low": 0, "high": 2}}), inputs={"model": model})
 
 
+def test_real_inputs_alone_prove_what_generated_ones_cannot(
+    run: Run, import_onnx: Import, store: LocalStore, tmp_path: Path
+) -> None:
+    """A shape must agree with what it reshapes: no range says that."""
+    made = making.model(
+        [helper.make_node("Reshape", ["x", "shape"], ["y"])],
+        [making.value("x", [6]), making.value("shape", [2], making.INT64)],
+        [making.value("y", ["rows", "columns"])],
+    )
+    model = import_onnx(made)
+    with pytest.raises(CheckFailed, match="cannot answer") as raised:
+        run("golden", golden_config(), inputs={"model": model})
+    assert "generated: false" in str(raised.value.hint)
+    np.savez(tmp_path / "real.npz", x=np.arange(6, dtype=np.float32), shape=np.int64([2, 3]))
+    golden = run(
+        "golden",
+        golden_config(generated=False),
+        inputs={"model": model},
+        sources={"real.npz": tmp_path / "real.npz"},
+    )
+    (case,) = cases_of(store, golden, tmp_path / "golden").cases
+    assert case.name == "real"
+    assert case.outputs["y"].tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+@pytest.mark.parametrize(("axis", "taken"), [("n", True), (3, False)])
+def test_a_file_of_inputs_may_have_no_elements_where_an_axis_is_dynamic(
+    run: Run, import_onnx: Import, tmp_path: Path, axis: str | int, taken: bool
+) -> None:
+    made = making.model(
+        [helper.make_node("ReduceSum", ["x"], ["y"], keepdims=0)], [making.value("x", [axis])], [making.value("y", [])]
+    )
+    np.savez(tmp_path / "none.npz", x=np.zeros(0, np.float32))
+    task = {"inputs": {"model": import_onnx(made)}, "sources": {"none.npz": tmp_path / "none.npz"}}
+    if taken:
+        assert run("golden", golden_config(generated=False), **task).metadata["cases"] == ["none"]
+        return
+    with pytest.raises(CheckFailed, match="no array with values"):
+        run("golden", golden_config(generated=False), **task)
+
+
 class TestParity:
     def test_the_source_agrees_with_itself(self, run: Run, import_onnx: Import, store: LocalStore) -> None:
         model = import_onnx(making.batched_add())

@@ -29,7 +29,7 @@ def unanswered_inputs(golden: GoldenSpec, signature: Signature, largest: int) ->
     """Generated inputs without answers, for what no reference runs offline: they show that it answers at all."""
     bounds = {axis: (sizes[0], sizes[1]) for axis, sizes in golden.axes.items()}
     ranges = {key: value.model_dump(exclude_none=True) for key, value in golden.ranges.items()}
-    config = {"axes": bounds, "batches": sorted({1, min(3, largest), largest} - {0})}
+    config = {"axes": bounds, "batches": sorted({1, min(3, largest), largest} - {0}), "generated": golden.generated}
     cases = tuple(
         Case(label, make_inputs(signature, batch=batch, sizes=sizes, seed=golden.seed, ranges=ranges), {})
         for label, batch, sizes in plan_cases(signature, config)

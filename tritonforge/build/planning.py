@@ -127,6 +127,8 @@ def _golden(
         "batches": sorted({1, min(3, largest), largest, *_fixed_batches(model)}),
         "tolerance": None if model.golden.tolerance is None else model.golden.tolerance.model_dump(exclude_none=True),
     }
+    if not model.golden.generated:
+        config["generated"] = False
     files = {}
     for pattern in model.golden.inputs:
         files.update(asked.resolver.glob(pattern, asked.place("golden", "inputs")))

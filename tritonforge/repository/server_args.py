@@ -6,8 +6,13 @@ trace, model management).
 
 from __future__ import annotations
 
+from typing import Final
+
 from tritonforge.spec.models import ServerSettings
 from tritonforge.spec.sizes import size_in_bytes
+
+_FLAGS: Final = ("disable-auto-complete-config",)
+"""Options that tritonserver takes without a value, and refuses with one."""
 
 
 def server_arguments(settings: ServerSettings) -> list[str]:
@@ -49,7 +54,11 @@ def server_arguments(settings: ServerSettings) -> list[str]:
         arguments.append(f"--model-load-thread-count={settings.model_load_threads}")
     if not settings.metrics:
         arguments.append("--allow-metrics=false")
-    arguments += [f"--{name}={_text(value)}" for name, value in sorted(settings.options.items())]
+    for name, value in sorted(settings.options.items()):
+        if name not in _FLAGS:
+            arguments.append(f"--{name}={_text(value)}")
+        elif value is True:
+            arguments.append(f"--{name}")
     return arguments
 
 

@@ -156,6 +156,24 @@ def nodes_of(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
                 pending.extend(graph.node for graph in (attribute.g, *attribute.graphs) if graph.node)
 
 
+def free_empty_axes(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Make dynamic the axes that the file fixes at size 0; the inputs and outputs that have such.
+
+    Triton's config has no size 0 (core ``ValidateIOShape``: a dim is 1 or more, or -1), while a request may well have
+    an axis of no elements.
+    """
+    constant = {item.name for item in model.graph.initializer}
+    freed: dict[str, None] = {}
+    for value in (*model.graph.input, *model.graph.output):
+        if value.name in constant:
+            continue
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.HasField("dim_value") and dim.dim_value == 0:
+                dim.ClearField("dim_value")
+                freed[value.name] = None
+    return tuple(freed)
+
+
 def operator_domains(model: onnx.ModelProto) -> dict[str, set[str]]:
     """The operators that are used, by domain; the standard domain is the empty text."""
     used: dict[str, set[str]] = {}

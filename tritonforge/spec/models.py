@@ -84,8 +84,17 @@ class GoldenSpec(Strict):
     item."""
     inputs: list[RelativePath] = []
     """Files of real inputs (globs): `.npz` with one array an input, with the batch axis; the source answers them."""
+    generated: bool = True
+    """Generate cases from the signature. False where only real inputs make sense, such as shapes and indices that must
+    agree: the files of `inputs` are then all that proves the model."""
     tolerance: Tolerance | None = None
     """The distance that a served answer may have from its reference."""
+
+    @model_validator(mode="after")
+    def _something_proves_it(self) -> Self:
+        if not self.generated and not self.inputs:
+            raise ValueError("`generated: false` leaves nothing that proves the model: name files of real `inputs`")
+        return self
 
 
 class RouterSpec(Strict):

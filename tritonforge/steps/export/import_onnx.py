@@ -13,7 +13,7 @@ from tritonforge.errors import CheckFailed, Place, did_you_mean
 from tritonforge.runners.onnx import MODEL
 from tritonforge.runners.onnx_session import open_session, run_session
 from tritonforge.runners.probe import find_batch
-from tritonforge.sources.onnx_file import external_extents, facts, parse
+from tritonforge.sources.onnx_file import external_extents, facts, free_empty_axes, parse
 from tritonforge.steps.step import Job, Needs
 
 
@@ -26,7 +26,7 @@ class ImportOnnx:
     """
 
     name = "import-onnx"
-    version = 2
+    version = 3
 
     def needs(self, config: Mapping[str, Any], input_bytes: int) -> Needs:
         return Needs(memory=(256 << 20) + 3 * input_bytes, tools=("onnx", "onnxruntime"))
@@ -36,8 +36,12 @@ class ImportOnnx:
         place = Place(source)
         model = parse(source)
         found = facts(model, place)
+        freed = free_empty_axes(model)
         for path, file in job.sources.items():
-            place_file(file, inside(job.out, path))
+            if not (freed and path == MODEL):
+                place_file(file, inside(job.out, path))
+        if freed:
+            (job.out / MODEL).write_bytes(model.SerializeToString())
         missing = [name for name in found.external if name not in job.sources]
         if missing:
             raise CheckFailed(
@@ -53,11 +57,15 @@ class ImportOnnx:
                     found=f"{size} bytes",
                     hint="copy it again, or compare its sha256 with the one where it came from",
                 )
-        del model
         signature = found.signature
-        session = open_session(job.out / MODEL, optimise=False, place=place)
-        stated = job.config["batched"]
         notes: list[str] = []
+        if freed:
+            signature = replace(facts(model, place).signature, batched=False)
+            notes.append(f"an axis of size 0 became dynamic, as Triton has no such size: {', '.join(freed)}")
+        del model
+        session = open_session(job.out / MODEL, optimise=False, place=place)
+        _refuse_always_empty(session, place)
+        stated = job.config["batched"]
         if stated is None and signature.batched:
             found_out = find_batch(
                 lambda feeds: run_session(session, dict(feeds), Place()),
@@ -78,6 +86,22 @@ class ImportOnnx:
             signature = replace(signature, batched=bool(stated))
         signature = refine(signature, job.config["inputs"], job.config["outputs"], place)
         return Draft("onnx", signature, {**found.metadata(), "external": list(found.external), "notes": notes})
+
+
+def _refuse_always_empty(session: Any, place: Place) -> None:
+    """Refuse axes that ONNX Runtime itself finds to be of size 0: Triton's backend holds its config to what it finds.
+
+    Raises:
+        CheckFailed: there is such an axis.
+    """
+    empty = [item.name for item in (*session.get_inputs(), *session.get_outputs()) if 0 in (item.shape or [])]
+    if empty:
+        raise CheckFailed(
+            f"'{empty[0]}' has no elements whatever is asked, which Triton's config cannot state",
+            place=place,
+            expected="axes of a size of 1 or more, or dynamic ones",
+            hint="export without it",
+        )
 
 
 def refine(signature: Signature, inputs: Mapping[str, Any], outputs: Mapping[str, Any], place: Place) -> Signature:

@@ -10,7 +10,7 @@ from typing import Any
 from tritonforge.artifact.artifact import Draft
 from tritonforge.artifact.datatypes import BY_NAME
 from tritonforge.artifact.generate import axis_sizes, make_inputs
-from tritonforge.artifact.signature import Signature
+from tritonforge.artifact.signature import Signature, Tensor
 from tritonforge.artifact.tensors import Case, CaseSet, write_cases
 from tritonforge.errors import CheckFailed, Place
 from tritonforge.runners.runner import open_runner
@@ -23,10 +23,10 @@ class Golden:
     """Runs the source, in its own framework, with every optimisation off.
 
     The configuration has ``format`` (of the source's artifact), ``seed``, ``axes``, ``ranges``, ``batches`` (for
-    batched models) and ``tolerance``. The source's own ranges and axes (``metadata["generation"]``) stand under those.
-    Cases are named ``batch<N>-<small|large>``; without a batch ``small`` and ``large``; files of real inputs (the
-    job's sources) by their names. Samples that the source brings (``metadata["samples"]``) stand instead of generated
-    inputs, unless the configuration has ranges.
+    batched models), ``tolerance`` and, where no case shall be generated, ``generated: false``. The source's own ranges
+    and axes (``metadata["generation"]``) stand under those. Cases are named ``batch<N>-<small|large>``; without a batch
+    ``small`` and ``large``; files of real inputs (the job's sources) by their names. Samples that the source brings
+    (``metadata["samples"]``) stand instead of generated inputs, unless the configuration has ranges.
     """
 
     name = "golden"
@@ -44,7 +44,7 @@ class Golden:
         config = with_generation(job.config, source.artifact.metadata)
         samples = source.artifact.metadata.get("samples")
         planned: list[tuple[str, Mapping[str, Any]]]
-        if samples is not None and not job.config["ranges"]:
+        if samples is not None and not job.config["ranges"] and job.config.get("generated", True):
             planned = sample_cases(source.folder / samples, signature, config["batches"])
         else:
             planned = [
@@ -69,7 +69,8 @@ class Golden:
                     else f"the source cannot answer '{name}'",
                     place=place,
                     found=error.found or error.message,
-                    hint="declare what its inputs look like under `golden.axes` and `golden.ranges`",
+                    hint="declare what its inputs look like under `golden.axes` and `golden.ranges`, or give real ones "
+                    "alone: `golden: {generated: false, inputs: [FILES.npz]}`",
                 ) from None
             refuse_nan(name, outputs, place)
             case = Case(name, dict(inputs), outputs)
@@ -113,7 +114,7 @@ def read_inputs(path: Path, signature: Signature) -> dict[str, Any]:
                 f"a file of inputs has no '{tensor.name}'", place=place, found=", ".join(arrays) or "no arrays"
             )
         array = arrays[tensor.name]
-        if not isinstance(array, np.ndarray) or array.size == 0:
+        if not isinstance(array, np.ndarray) or (array.size == 0 and not _may_be_empty(tensor, signature.batched)):
             raise CheckFailed(f"'{tensor.name}' in a file of inputs is no array with values", place=place)
         if array.ndim != len(tensor.shape) or any(
             isinstance(dim, int) and dim != size for dim, size in zip(tensor.shape, array.shape, strict=True)
@@ -142,6 +143,11 @@ def read_inputs(path: Path, signature: Signature) -> dict[str, Any]:
     return found
 
 
+def _may_be_empty(tensor: Tensor, batched: bool) -> bool:
+    """Whether a request can have no elements there: an axis other than the batch is dynamic."""
+    return any(isinstance(dim, str) for dim in tensor.shape[1 if batched else 0 :])
+
+
 def refuse_nan(case: str, outputs: Mapping[str, Any], place: Place) -> None:
     """A reference of nothing but NaN proves nothing: whatever is NaN too would pass."""
     import numpy as np
@@ -156,7 +162,9 @@ def refuse_nan(case: str, outputs: Mapping[str, Any], place: Place) -> None:
 
 
 def plan_cases(signature: Signature, config: Mapping[str, Any]) -> list[tuple[str, int, dict[str, int]]]:
-    """Name, batch and axis sizes of each case."""
+    """Name, batch and axis sizes of each generated case; none where the configuration says ``generated: false``."""
+    if not config.get("generated", True):
+        return []
     bounds = {name: tuple(sizes) for name, sizes in config["axes"].items()}
     small, large = (axis_sizes(signature, bounds, largest=flag) for flag in (False, True))
     shapes = [("small", small)] if small == large else [("small", small), ("large", large)]

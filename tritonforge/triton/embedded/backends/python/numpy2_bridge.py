@@ -14,6 +14,7 @@ With NumPy 1 none of it is active.
 """
 
 import ctypes
+import math
 import types
 
 import numpy as np
@@ -101,6 +102,10 @@ def _tensor_class(stub_tensor):
                 return stub_tensor(name, array)
             if not array.flags.c_contiguous or not array.flags.writeable or not array.dtype.isnative:
                 array = np.array(array, dtype=array.dtype.newbyteorder("="), order="C", copy=True)
+            if array.size == 0:
+                # The stub reckons strides with the size 0, NumPy with 1 in its place: not contiguous, it says.
+                strides = [array.itemsize * math.prod(array.shape[axis + 1 :]) for axis in range(array.ndim)]
+                array = np.lib.stride_tricks.as_strided(array, strides=strides)
             package = array.__dlpack__()
             tensor = stub_tensor.from_dlpack(name, package)
             rename(package, _USED)  # as the protocol asks; the stub uses a name that NumPy complains about
