@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import statistics
 import subprocess
@@ -88,8 +89,7 @@ def main() -> int:
     medians = {name: statistics.median(taken) for name, taken in seconds.items()}
     ours, theirs = medians[str(options.models)], medians["dvc"]
     below, above = (
-        (medians[str(more)] - medians[str(fewer)]) / (more - fewer) * 1e3
-        for fewer, more in zip(sizes, sizes[1:], strict=False)
+        (medians[str(more)] - medians[str(fewer)]) / (more - fewer) * 1e3 for fewer, more in itertools.pairwise(sizes)
     )
     per_model = {size: medians[str(size)] / size * 1e3 for size in sizes}
     claims = [
