@@ -10,6 +10,7 @@ twice it, over what it costs between half that size and it (a quadratic cost wou
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import itertools
 import json
@@ -60,21 +61,30 @@ def main() -> int:
     parser.add_argument("--models", type=int, default=500, help="at least 2 (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peers", type=Path, default=peers.FOLDER, help="folder of dvc's environment (%(default)s)")
+    parser.add_argument("--folder", type=Path, help="where the models are built, and kept for the next run")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     dvc = peers.peer("dvc", options.peers) / "dvc"
     sizes = [options.models // 2, options.models, options.models * 2]
-    with tempfile.TemporaryDirectory(prefix="nothing-to-do-") as name:
-        root = Path(name)
+    own = (
+        contextlib.nullcontext(options.folder)
+        if options.folder
+        else tempfile.TemporaryDirectory(prefix="nothing-to-do-")
+    )
+    with own as name:
+        root = Path(name).resolve()
         environment = quiet_environment(root / "home", {"DVC_NO_ANALYTICS": "1", "CI": "1"})
         folders = {size: root / f"of{size}" for size in sizes}
         for size in reversed(sizes):  # the largest first: the others find its steps in the store
-            write_spec(folders[size], size)
+            if not folders[size].exists():
+                write_spec(folders[size], size)
             print(f"building {size} models", file=sys.stderr)
             measure([PROGRAM, "build"], folders[size], environment)
         pipeline = root / "dvc"
-        write_pipeline(pipeline, folders[options.models], dvc, environment)
+        if not pipeline.exists():
+            write_pipeline(pipeline, folders[options.models], dvc, environment)
         seconds: dict[str, list[float]] = {"dvc": [], **{str(size): [] for size in sizes}}
+        cpu: dict[str, list[float]] = {name: [] for name in seconds}
         for number in range(options.rounds + 1):
             turns = list(seconds) if number % 2 else list(seconds)[::-1]
             for turn in turns:
@@ -86,6 +96,8 @@ def main() -> int:
                     raise SystemExit(f"{turn} had something to do:\n{said[-2000:]}")
                 if number:
                     seconds[turn].append(cost.wall_s)
+                    cpu[turn].append(cost.cpu_s)
+                print(f"{turn}: {cost}", file=sys.stderr)
     medians = {name: statistics.median(taken) for name, taken in seconds.items()}
     ours, theirs = medians[str(options.models)], medians["dvc"]
     below, above = (
@@ -113,6 +125,7 @@ def main() -> int:
         "rounds": options.rounds,
         "seconds": seconds,
         "medians": medians,
+        "cpu_medians": {name: statistics.median(taken) for name, taken in cpu.items()},
         "milliseconds_per_model": per_model,
     }
     return finish(claims, details, as_json=options.json)

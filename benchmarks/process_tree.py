@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 SAMPLE_SECONDS = 0.02
+TICK_SECONDS, STOOD_STILL_SECONDS = 0.2, 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +22,15 @@ class Cost:
 
     ``read_bytes`` is what went through read(2) and its kin, from the disk or from memory; pages of mapped files are
     not in it. ``peak_bytes`` is the largest sum of proportional set sizes, sampled every 20 ms: a page that two
-    processes share counts once.
+    processes share counts once. ``stopped_s`` is time in which this process stood still too, since somebody stopped
+    both or the machine slept; it is not in ``wall_s``.
     """
 
     wall_s: float
     cpu_s: float
     peak_bytes: int
     read_bytes: int
+    stopped_s: float = 0.0
 
 
 def quiet_environment(home: Path, more: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -49,26 +52,38 @@ def measure(command: Sequence[str], folder: Path, environment: Mapping[str, str]
         process = subprocess.Popen(
             command, cwd=folder, env=dict(environment), stdin=subprocess.DEVNULL, stdout=output, stderr=output
         )
-        ended, peak = threading.Event(), [0]
-        watcher = threading.Thread(target=_watch, args=(process.pid, ended, peak), daemon=True)
+        ended, peak, stopped = threading.Event(), [0], [0.0]
+        watchers = [threading.Thread(target=_tick, args=(ended, stopped), daemon=True)]
         if memory:
+            watchers.append(threading.Thread(target=_watch, args=(process.pid, ended, peak), daemon=True))
+        for watcher in watchers:
             watcher.start()
         _, status, used = os.wait4(process.pid, 0)
         wall = time.perf_counter() - began
     process.returncode = os.waitstatus_to_exitcode(status)  # it was waited for here, and not by Popen
     ended.set()
-    if memory:
+    for watcher in watchers:
         watcher.join()
     if process.returncode:
         tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:])
         raise SystemExit(f"{tail}\n\n{' '.join(command)}: exit status {process.returncode}")
-    return Cost(wall, used.ru_utime + used.ru_stime, peak[0], _read_bytes() - read)
+    cpu = used.ru_utime + used.ru_stime
+    return Cost(wall - stopped[0], cpu, peak[0], _read_bytes() - read, stopped[0])
 
 
 def _read_bytes() -> int:
     """What this process read, with its descendants that ended: the kernel adds those when they are waited for."""
     lines = Path("/proc/self/io").read_text(encoding="ascii").splitlines()
     return int(dict(line.split(": ") for line in lines)["rchar"])
+
+
+def _tick(ended: threading.Event, stopped: list[float]) -> None:
+    before = time.perf_counter()
+    while not ended.wait(TICK_SECONDS):
+        now = time.perf_counter()
+        if now - before > STOOD_STILL_SECONDS:
+            stopped[0] += now - before - TICK_SECONDS
+        before = now
 
 
 def _watch(pid: int, ended: threading.Event, peak: list[int]) -> None:
