@@ -51,8 +51,8 @@ faults: $(VENV)/.test
 	TRITONFORGE_UPDATE_TABLE=1 $(BIN)/python -m pytest tests/faults/test_rollout_points.py tests/faults/test_rollout_world.py
 	$(BIN)/python -m pytest tests/live/test_one_slot.py -k every_point
 
-# What is claimed about speed, measured against the alternatives in one run (benchmarks/README.md): half an hour of a
-# machine that has nothing else to do, and 10 GB of its disk.
+# What is claimed about speed, measured against the alternatives in one run (benchmarks/README.md). It wants a machine
+# that has nothing else to do, and 10 GB of its disk.
 bench: $(VENV)/.test
 	@$(BIN)/python benchmarks/table.py
 
