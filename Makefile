@@ -8,7 +8,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 SPEC := repositories/file-type/forge.yaml
 FORGE := $(BIN)/tritonforge
 
-.PHONY: demo test check format docs table faults lock clean
+.PHONY: demo test check format docs table faults bench lock clean
 
 demo: $(VENV)/.demo
 	@$(FORGE) build --spec $(SPEC)
@@ -50,6 +50,11 @@ table: $(VENV)/.test
 faults: $(VENV)/.test
 	TRITONFORGE_UPDATE_TABLE=1 $(BIN)/python -m pytest tests/faults/test_rollout_points.py tests/faults/test_rollout_world.py
 	$(BIN)/python -m pytest tests/live/test_one_slot.py -k every_point
+
+# What is claimed about speed, measured against the alternatives in one run (benchmarks/README.md). It wants a machine
+# that has nothing else to do, and 10 GB of its disk.
+bench: $(VENV)/.test
+	@$(BIN)/python benchmarks/table.py
 
 # Needs uv (https://pypi.org/project/uv). Existing pins are kept where they still fit, and both locks agree.
 LOCK := uv pip compile pyproject.toml - --universal --python-version 3.11 --generate-hashes --no-annotate \

@@ -9,13 +9,14 @@ The exit status is 1 where the ratio is above the bound.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from claims import Claim, finish
 
 PROGRAM = Path(sys.executable).with_name("tritonforge")
 COMMANDS = {
@@ -53,14 +54,15 @@ def main() -> None:
     seconds = measure(options.rounds)
     medians = {name: statistics.median(taken) for name, taken in seconds.items()}
     ratio = medians["tritonforge --help"] / medians["import click"]
-    if options.json:
-        result = {"rounds": options.rounds, "seconds": medians, "ratio": ratio, "bound": options.bound}
-        print(json.dumps(result, sort_keys=True))
-    else:
-        for name, taken in medians.items():
-            print(f"{name:20} {taken * 1e3:6.1f} ms")
-        print(f"ratio {ratio:.2f}, at most {options.bound:g}")
-    sys.exit(ratio > options.bound)
+    claim = Claim(
+        f"tritonforge --help: at most {options.bound:g}x import click",
+        f"{medians['tritonforge --help'] * 1e3:.0f} ms",
+        f"import click {medians['import click'] * 1e3:.0f} ms",
+        ratio,
+        options.bound,
+    )
+    details = {"rounds": options.rounds, "seconds": medians}
+    sys.exit(finish([claim], details, as_json=options.json))
 
 
 if __name__ == "__main__":

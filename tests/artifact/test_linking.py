@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import hashlib
 import os
 from pathlib import Path
 
 import pytest
 
 from tritonforge.artifact.artifact import inside, is_inside
-from tritonforge.artifact.linking import copy_file, place_file, share_file
+from tritonforge.artifact.linking import copy_file, copy_hashed, place_file, share_file
 from tritonforge.errors import InternalError
 
 
@@ -112,3 +114,25 @@ def test_a_file_that_cannot_be_linked_is_copied(tmp_path: Path, monkeypatch: pyt
     share_file(tmp_path / "source", tmp_path / "target", link=True)
     assert (tmp_path / "target").read_bytes() == b"bytes"
     assert (tmp_path / "target").stat().st_ino != (tmp_path / "source").stat().st_ino
+
+
+def test_a_hashed_copy_gives_the_digest_of_its_bytes(tmp_path: Path) -> None:
+    source = tmp_path / "a"
+    source.write_bytes(b"data" * 700_000)
+    assert copy_hashed(source, tmp_path / "b") == hashlib.sha256(b"data" * 700_000).hexdigest()
+    assert (tmp_path / "b").read_bytes() == source.read_bytes()
+
+
+def test_a_hashed_copy_shares_blocks_where_it_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The digest is that of what the clone holds, whatever the source holds by then."""
+
+    def clone(target: int, request: int, source: int) -> int:
+        assert request == 0x40049409
+        os.pwrite(target, os.pread(source, 100, 0) + b" as cloned", 0)
+        return 0
+
+    monkeypatch.setattr(fcntl, "ioctl", clone)
+    source = tmp_path / "a"
+    source.write_bytes(b"data")
+    assert copy_hashed(source, tmp_path / "b") == hashlib.sha256(b"data as cloned").hexdigest()
+    assert (tmp_path / "b").read_bytes() == b"data as cloned"

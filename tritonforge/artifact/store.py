@@ -26,6 +26,7 @@ from typing import Any, Protocol
 from tritonforge.artifact.artifact import Artifact, Draft, FileEntry
 from tritonforge.artifact.digest import canonical_json, digest_bytes, digest_file
 from tritonforge.artifact.linking import place_file
+from tritonforge.artifact.sealed import SealedFiles
 from tritonforge.durable import disk_errors, fault_point, folder_lock, fsync_file, fsync_folder, write_atomic
 from tritonforge.errors import CheckFailed
 
@@ -166,8 +167,16 @@ class LocalStore:
                 os.close(lock)
 
     def commit(
-        self, key: str, staged: Path, draft: Draft, *, facets: Mapping[str, str], provenance: Mapping[str, Any]
+        self,
+        key: str,
+        staged: Path,
+        draft: Draft,
+        *,
+        facets: Mapping[str, str],
+        provenance: Mapping[str, Any],
+        sealed: SealedFiles | None = None,
     ) -> Artifact:
+        """As the protocol says; staged files that are ``sealed`` are not read."""
         files: dict[str, FileEntry] = {}
         for path in sorted(staged.rglob("*")):
             if path.is_symlink() or not (path.is_file() or path.is_dir()):
@@ -177,7 +186,9 @@ class LocalStore:
                     found=f"'{path.relative_to(staged)}' is a link or a special file",
                 )
             if path.is_file():
-                files[path.relative_to(staged).as_posix()] = self._take(path)
+                files[path.relative_to(staged).as_posix()] = self._take(
+                    path, None if sealed is None else sealed.digest(path)
+                )
         artifact = Artifact(draft.format, files, draft.signature, draft.metadata)
         self._write_manifest(artifact)
         record = {"artifact": artifact.digest, "facets": dict(facets), "provenance": dict(provenance)}
@@ -207,8 +218,10 @@ class LocalStore:
         """Take in a staged file whose bytes were held against ``entry`` while they came."""
         self._move_in(path, entry.sha256)
 
-    def _take(self, path: Path) -> FileEntry:
-        digest, size = digest_file(path), path.stat().st_size
+    def _take(self, path: Path, known: str | None) -> FileEntry:
+        digest, size = known or digest_file(path), path.stat().st_size
+        if known is not None:
+            os.utime(path)  # the seal is broken: what is published shows when it was made
         if not _holds(self.blob(digest), digest, size):
             self._move_in(path, digest)
         return FileEntry(digest, size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,11 +65,21 @@ class Graph:
     nodes: dict[str, Node] = field(default_factory=dict)
     models: dict[str, ModelNodes] = field(default_factory=dict)
     errors: dict[str, ForgeError] = field(default_factory=dict)
+    _of_model: dict[str, list[Node]] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for node in self.nodes.values():
+            self._of_model.setdefault(node.model, []).append(node)
 
     def add(self, node: Node) -> str:
         """Add a node; its id."""
         self.nodes[node.id] = node
+        self._of_model.setdefault(node.model, []).append(node)
         return node.id
+
+    def of_model(self, name: str) -> Sequence[Node]:
+        """The nodes that were added for a model."""
+        return self._of_model.get(name, ())
 
     def released(self) -> frozenset[str]:
         """The nodes whose files a release or its evidence is made of. What only steps read may stay elsewhere."""

@@ -174,8 +174,8 @@ class _Chain:
         self.at = self.beside(step, config, {"model": self.at})
 
     def beside(self, step: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
-        for node in self.graph.nodes.values():
-            if (node.model, node.step, node.config, node.inputs) == (self.model, step, config, inputs):
+        for node in self.graph.of_model(self.model):
+            if (node.step, node.config, node.inputs) == (step, config, inputs):
                 return node.id
         name = f"{self.model}/{step}"
         if name in self.graph.nodes:

@@ -101,13 +101,18 @@ class _Running:
     log: Path
 
 
-def input_bytes(node: Node, results: Mapping[str, NodeResult], store: LocalStore) -> int:
-    """How much a node reads, in bytes."""
+def input_bytes(
+    node: Node, results: Mapping[str, NodeResult], store: LocalStore, sizes: dict[str, int] | None = None
+) -> int:
+    """How much a node reads, in bytes; ``sizes`` keeps those of artifacts between calls."""
+    sizes = {} if sizes is None else sizes
     total = sum(file.size for file in node.sources.values())
     for other in node.inputs.values():
         digest = results[other].artifact
-        artifact = None if digest is None else store.manifest(digest)
-        total += 0 if artifact is None else sum(entry.size for entry in artifact.files.values())
+        if digest is not None and digest not in sizes:
+            artifact = store.manifest(digest)
+            sizes[digest] = 0 if artifact is None else sum(entry.size for entry in artifact.files.values())
+        total += 0 if digest is None else sizes[digest]
     return total
 
 
@@ -144,6 +149,7 @@ def _run(graph: Graph, schedule: Schedule, force: Collection[str], results: dict
     in_flight: dict[str, Future[str]] = {}
     ready: list[_Running] = []
     lost: set[str] = set()
+    sizes: dict[str, int] = {}
     shared = schedule.shared
 
     def finish(result: NodeResult) -> None:
@@ -165,7 +171,7 @@ def _run(graph: Graph, schedule: Schedule, force: Collection[str], results: dict
                 finish(NodeResult(node, "skipped", reasons=(f"{broken[0]} failed",)))
                 continue
             try:
-                keyed = key_of(node, _inputs(node, results), input_bytes(node, results, schedule.store))
+                keyed = key_of(node, _inputs(node, results), input_bytes(node, results, schedule.store, sizes))
             except ForgeError as error:
                 finish(NodeResult(node, "failed", error=error))
                 continue
@@ -208,9 +214,11 @@ def _run(graph: Graph, schedule: Schedule, force: Collection[str], results: dict
 
     def start() -> None:
         for item in list(ready):
+            cores = sum(_cores(other, schedule) for other in running.values())
+            if cores >= schedule.budget.cores:
+                break  # none of the many others fits either
             if item.keyed.key in in_flight:
                 continue
-            cores = sum(_cores(other, schedule) for other in running.values())
             memory = sum(_memory(other, schedule) for other in running.values())
             fits = cores + _cores(item, schedule) <= schedule.budget.cores
             fits = fits and memory + _memory(item, schedule) <= schedule.budget.memory

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tritonforge.artifact.linking import copy_hashed, place_file
+from tritonforge.artifact.sealed import SealedFiles
 from tritonforge.artifact.store import LocalStore
 from tritonforge.durable import describe_os_error
 from tritonforge.errors import CheckFailed, ForgeError, Place
@@ -94,7 +95,8 @@ def _run(task: dict[str, Any]) -> str:
             inputs[role] = Input(artifact, folder)
         out = staging / "out"
         out.mkdir()
-        sources, real = _private_sources(task, staging)
+        sealed = SealedFiles()
+        sources, real = _private_sources(task, staging, sealed)
         kept = Path(task["log"]).with_suffix(".failed")
         shutil.rmtree(kept, ignore_errors=True)
         try:
@@ -112,7 +114,8 @@ def _run(task: dict[str, Any]) -> str:
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
             "seconds": round(time.monotonic() - clock, 3),
         }
-        return store.commit(task["key"], out, draft, facets=task["facets"], provenance=provenance).digest
+        facets = task["facets"]
+        return store.commit(task["key"], out, draft, facets=facets, provenance=provenance, sealed=sealed).digest
 
 
 def _lasting(place: Place, real: dict[Path | None, Path], staging: Path, task: dict[str, Any]) -> Place | None:
@@ -129,8 +132,10 @@ def _lasting(place: Place, real: dict[Path | None, Path], staging: Path, task: d
     return None if place.line is None and place.field is None else Place(None, place.line, place.field)
 
 
-def _private_sources(task: dict[str, Any], staging: Path) -> tuple[dict[str, Path], dict[Path | None, Path]]:
-    """Copies of the sources that are just what the key was made of, and where each came from.
+def _private_sources(
+    task: dict[str, Any], staging: Path, sealed: SealedFiles
+) -> tuple[dict[str, Path], dict[Path | None, Path]]:
+    """Sealed copies of the sources that are just what the key was made of, and where each came from.
 
     Raises:
         CheckFailed: a source was changed after the key was made.
@@ -144,6 +149,7 @@ def _private_sources(task: dict[str, Any], staging: Path) -> tuple[dict[str, Pat
             raise CheckFailed(
                 "a source was changed while it was built", place=Place(original), hint="run the build again"
             )
+        sealed.seal(private, source["sha256"])
         sources[path], real[private] = private, original
     return sources, real
 

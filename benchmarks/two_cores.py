@@ -1,0 +1,65 @@
+"""How much faster a second core makes a build from scratch: 200 small ONNX models with ``--jobs 1`` and ``--jobs 2``.
+
+Whole processes in turns, each with an empty store; medians. Nothing else should run on the machine.
+
+    python benchmarks/two_cores.py [--models 200] [--rounds 3] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+from claims import Claim, finish
+from process_tree import Cost, measure, quiet_environment
+from small_models import write_spec
+
+PROGRAM = str(Path(sys.executable).with_name("tritonforge"))
+BOUND = 1.6
+
+
+def from_scratch(spec: Path, root: Path, jobs: int) -> Cost:
+    """One build with an empty store and no build folder."""
+    home = root / "home"
+    for left in (home, spec.parent / "build", spec.parent / "forge.lock"):
+        if left.is_dir():
+            shutil.rmtree(left)
+        left.unlink(missing_ok=True)
+    return measure([PROGRAM, "build", "--jobs", str(jobs)], spec.parent, quiet_environment(home))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--models", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    runs: dict[int, list[Cost]] = {1: [], 2: []}
+    with tempfile.TemporaryDirectory(prefix="two-cores-") as name:
+        root = Path(name)
+        spec = write_spec(root / "spec", options.models)
+        for number in range(options.rounds):
+            for jobs in (1, 2) if number % 2 else (2, 1):
+                cost = from_scratch(spec, root, jobs)
+                print(f"--jobs {jobs}: {cost.wall_s:.1f} s, {cost.cpu_s:.1f} s of CPU", file=sys.stderr)
+                runs[jobs].append(cost)
+    wall = {jobs: statistics.median(cost.wall_s for cost in costs) for jobs, costs in runs.items()}
+    cpu = {jobs: statistics.median(cost.cpu_s for cost in costs) for jobs, costs in runs.items()}
+    claim = Claim(
+        f"{options.models} models from scratch on two cores: {BOUND:g}x one core's speed",
+        f"--jobs 2: {wall[2]:.1f} s",
+        f"--jobs 1: {wall[1]:.1f} s",
+        wall[1] / wall[2],
+        BOUND,
+        at_least=True,
+    )
+    details = {"rounds": options.rounds, "wall_s": wall, "cpu_s": cpu}
+    return finish([claim], details, as_json=options.json)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
