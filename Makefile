@@ -8,7 +8,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 SPEC := repositories/file-type/forge.yaml
 FORGE := $(BIN)/tritonforge
 
-.PHONY: demo test check format docs table faults bench lock clean
+.PHONY: demo test check format docs table faults corpus bench lock clean
 
 demo: $(VENV)/.demo
 	@$(FORGE) build --spec $(SPEC)
@@ -55,6 +55,10 @@ faults: $(VENV)/.test
 # that has nothing else to do, and 10 GB of its disk.
 bench: $(VENV)/.test
 	@$(BIN)/python benchmarks/table.py
+
+# ONNX's own models and many generated signatures, built, loaded and asked in the embedded Triton (half an hour).
+corpus: $(VENV)/.test
+	$(BIN)/python -m pytest -s tests/live/test_onnx_corpus.py tests/live/test_signatures_property.py
 
 # Needs uv (https://pypi.org/project/uv). Existing pins are kept where they still fit, and both locks agree.
 LOCK := uv pip compile pyproject.toml - --universal --python-version 3.11 --generate-hashes --no-annotate \

@@ -31,6 +31,7 @@ EXCEPTIONS = Path(__file__).with_name("onnx_corpus.yaml")
 NODE_PARTS = 8
 """Each part is a spec, a build and a server of some 175 models; each model is a process of 30 MB there."""
 PARTS = (*(f"nodes-{number}" for number in range(NODE_PARTS)), "light")
+IN_CI = ("nodes-2", "light")
 SERVER = {
     # The configs are complete, so that nothing is left for the server to complete; and it need not look.
     "options": {"disable-auto-complete-config": True},
@@ -65,7 +66,10 @@ def tally() -> Iterator[Tally]:
         print(f"\n{total - wrong} of {total} models answer as expected ({1 - wrong / total:.2%})")
 
 
-@pytest.mark.parametrize("part", PARTS)
+# CI goes through two parts, `make corpus` through all: each takes minutes.
+@pytest.mark.parametrize(
+    "part", [part if part in IN_CI else pytest.param(part, marks=pytest.mark.exhaustive) for part in PARTS]
+)
 def test_what_onnx_runtime_answers_is_built_loaded_and_answered(
     part: str,
     runtime: Runtime,

@@ -140,7 +140,7 @@ def drawn(count: int) -> list[Made]:
     return different[-1 :: -(len(different) // count)][:count]
 
 
-@pytest.mark.parametrize("count", [12, pytest.param(150, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [12, pytest.param(150, marks=pytest.mark.exhaustive)])
 def test_the_served_metadata_is_the_signature(count: int, runtime: Runtime, tmp_path: Path, home: Path) -> None:
     home.mkdir()
     (home / "runtimes").symlink_to(runtime.root.parent)
