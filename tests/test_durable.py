@@ -13,6 +13,7 @@ import pytest
 import tritonforge
 from tritonforge import durable
 from tritonforge.actions.hand_over import OUTPUT_FAULTS
+from tritonforge.artifact.remote.transfer import REMOTE_FAULTS
 from tritonforge.durable import (
     FAULT_POINTS,
     disk_errors,
@@ -46,7 +47,7 @@ def test_every_fault_point_is_used_and_every_used_one_is_listed() -> None:
     source = Path(tritonforge.__file__).parent
     text = "\n".join(path.read_text(encoding="utf-8") for path in source.rglob("*.py"))
     used = re.findall(r"(?:fault_point\(|before=|after=)\"([a-z.]+)\"", text)
-    known = (*FAULT_POINTS, *BUNDLE_FAULTS, *OUTPUT_FAULTS)
+    known = (*FAULT_POINTS, *BUNDLE_FAULTS, *OUTPUT_FAULTS, *REMOTE_FAULTS)
     assert sorted(set(used)) == sorted(known)
     assert len(used) == len(known), "each name marks one step"
 
