@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tritonforge.artifact import linking
 from tritonforge.artifact.artifact import inside, is_inside
-from tritonforge.artifact.linking import copy_file, place_file, share_file
+from tritonforge.artifact.digest import digest_bytes
+from tritonforge.artifact.linking import copy_file, holds, is_sealed, place_file, seal, share_file
 from tritonforge.errors import InternalError
 
 
@@ -112,3 +114,38 @@ def test_a_file_that_cannot_be_linked_is_copied(tmp_path: Path, monkeypatch: pyt
     share_file(tmp_path / "source", tmp_path / "target", link=True)
     assert (tmp_path / "target").read_bytes() == b"bytes"
     assert (tmp_path / "target").stat().st_ino != (tmp_path / "source").stat().st_ino
+
+
+class TestSealed:
+    @pytest.fixture
+    def sealed(self, tmp_path: Path) -> Path:
+        path = tmp_path / "f"
+        path.write_bytes(b"abc")
+        seal(path)
+        return path
+
+    def test_a_sealed_file_is_not_read(self, sealed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(linking, "digest_file", lambda path: pytest.fail("it was read"))
+        assert holds(sealed, digest_bytes(b"abc"), 3)
+        assert not holds(sealed, digest_bytes(b"abc"), 4)
+
+    @pytest.mark.parametrize(("written", "right"), [(b"abd", False), (b"abc", True)])
+    def test_who_writes_into_it_has_it_read_again(self, sealed: Path, written: bytes, right: bool) -> None:
+        sealed.write_bytes(written)
+        assert not is_sealed(sealed.stat())
+        assert holds(sealed, digest_bytes(b"abc"), 3) is right
+        assert is_sealed(sealed.stat()) is right
+
+    def test_what_is_away_or_a_folder_is_not_held(self, tmp_path: Path) -> None:
+        assert not holds(tmp_path / "none", digest_bytes(b""), 0)
+        assert not holds(tmp_path, digest_bytes(b""), tmp_path.stat().st_size)
+
+    def test_a_copy_of_a_sealed_file_is_sealed(
+        self, sealed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*_: object, **__: object) -> None:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+        monkeypatch.setattr(os, "link", refuse)
+        place_file(sealed, tmp_path / "copy")
+        assert is_sealed((tmp_path / "copy").stat())

@@ -95,17 +95,18 @@ class LocalStore:
         return self._sharded("blobs", sha256)
 
     def lookup(self, key: str) -> KeyRecord | None:
-        record = self._record(key)
+        record = self.record(key)
         return None if record is None or self.artifact(record.artifact) is None else record
 
     def known(self, key: str) -> KeyRecord | None:
         """The record of ``key`` if its artifact is whole, or was left in the remote store by :meth:`admit`."""
-        record = self._record(key)
+        record = self.record(key)
         if record is None or self.artifact(record.artifact) is not None:
             return record
         return record if record.away and self.manifest(record.artifact) is not None else None
 
-    def _record(self, key: str) -> KeyRecord | None:
+    def record(self, key: str) -> KeyRecord | None:
+        """The record of ``key``, whether or not its artifact is whole."""
         data = _read_json(self._sharded("keys", key, ".json"))
         if not data or not isinstance(data.get("artifact"), str):
             return None
