@@ -82,9 +82,9 @@ def page(rows: Rows) -> str:
     lines += [
         "## What no build sees",
         "",
-        "A finished file of the store or of a release carries a fixed modification time (2001-09-09); whoever",
-        "writes into it changes that, and the next build reads the file. A disk that loses bits of its own accord",
-        "changes no time: `tritonforge cache verify` and `tritonforge build --force` read every byte.",
+        "A finished file of the store or of a release carries a modification time that follows from its digest;",
+        "whoever writes into it changes that, and the next build reads the file. A disk that loses bits of its own",
+        "accord changes no time: `tritonforge cache verify` and `tritonforge build --force` read every byte.",
         "",
     ]
     return "\n".join(lines)

@@ -78,8 +78,6 @@ FORGIVEN = ("release.prune", "release.pruned")
 """The release is out; what could not be deleted goes next time."""
 QUICK_KILLS = (
     ("first", "store.key.link#2"),
-    ("first", "evidence.rename#1"),
-    ("second", "release.renamed#1"),
     ("second", "current.flip#1"),
     ("repair", "release.rename#1"),
 )
@@ -112,7 +110,7 @@ def test_every_point_is_a_step_of_one_of_the_builds() -> None:
     assert {name for points in POINTS.values() for name in points} == set(FAULT_POINTS)
 
 
-@pytest.mark.parametrize("build", POINTS)
+@pytest.mark.parametrize("build", [pytest.param(build, marks=slow) for build in POINTS])
 def test_the_steps_are_those_of_the_trace(stages: dict[str, Stage], tmp_path: Path, build: str) -> None:
     site, trace = stages[build].before.copy(tmp_path / "site"), tmp_path / "trace"
     site.good("--jobs", "1", *stages[build].arguments, TRITONFORGE_TRACE=str(trace))
@@ -292,7 +290,7 @@ def whole_lines(lines: list[str]) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("build", POINTS)
+@pytest.mark.parametrize("build", ["first", "second", pytest.param("repair", marks=slow)])
 def test_every_durable_system_call_is_a_step_with_a_name(stages: dict[str, Stage], tmp_path: Path, build: str) -> None:
     """Every rename, link and unlink that others can see follows its own point, with nothing between them; what becomes
     visible was synchronised before, and its folder is synchronised after."""

@@ -19,7 +19,6 @@ import pytest
 from faults.build_table import Row, keep
 from faults.build_watch import Reader, same_as_undisturbed, survive
 from faults.conftest import Site, Stage
-from tritonforge.artifact.linking import SEALED_NS
 
 slow, exhaustive = pytest.mark.slow, pytest.mark.exhaustive
 BUILDS = ("first", "second", "repair")
@@ -89,7 +88,7 @@ def test_a_build_that_is_killed_at_a_random_time(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
-@pytest.mark.parametrize("seed", seeds(20, 1, 2))
+@pytest.mark.parametrize("seed", seeds(12, 1, 1))
 def test_a_build_that_is_told_to_stop(
     stages: dict[str, Stage], tmp_path: Path, seconds: float, seed: int, number: signal.Signals
 ) -> None:
@@ -150,7 +149,13 @@ def _rooms() -> list[object]:
     found = []
     for kind, last, quick, step in (("pages", PAGES, 20, 1), ("files", FILES, 60, 3)):
         for room in range(0, last + 1, step):
-            marks = () if room == quick else slow if room % (10 * step) == 5 * step or room == last else exhaustive
+            marks = (
+                ()
+                if (kind, room) == ("pages", quick)
+                else slow
+                if room == quick or room % (20 * step) == 5 * step or room == last
+                else exhaustive
+            )
             found.append(pytest.param(kind, room, id=f"{kind}-{room}", marks=marks))
     return found
 
@@ -199,7 +204,7 @@ def test_builds_of_one_spec_at_once(stages: dict[str, Stage], tmp_path: Path, co
     keep(Row("world", f"{count} builds of one spec at once, {build}", 0, "new", 0, reader.looks, ""))
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(8, marks=slow)])
+@pytest.mark.parametrize("count", [pytest.param(count, marks=slow) for count in (2, 8)])
 def test_builds_of_equal_specs_with_one_store_at_once(first_build: Stage, tmp_path: Path, count: int) -> None:
     sites = [first_build.before.copy(tmp_path / str(number)) for number in range(count)]
     home = sites[0].root / "home"
@@ -257,6 +262,7 @@ def small_group(limit: int) -> Iterator[Path]:
     pytest.skip("no control group can be made here that bounds memory")
 
 
+@slow
 def test_a_worker_that_the_kernel_kills_for_its_memory(first_build: Stage, tmp_path: Path) -> None:
     def starve(site: Site) -> CompletedProcess[str]:
         build = site.start("--jobs", "1")
@@ -307,7 +313,7 @@ def test_a_clock_that_is_set_back_between_two_builds(stages: dict[str, Stage], t
     )
     for path in site.root.rglob("*"):
         found = path.lstat()
-        if found.st_mtime_ns != SEALED_NS:
+        if found.st_mtime > 1_500_000_000:  # finished files have times that say nothing of when
             os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns + YEAR * 10**9), follow_symlinks=False)
     site.write("second")
     ran = survive(stage, site, lambda site: site.run(), "world", "the clock was set back by a year before the build")
@@ -316,7 +322,7 @@ def test_a_clock_that_is_set_back_between_two_builds(stages: dict[str, Stage], t
     assert (again["new"], again["flipped"], again["steps"]["built"]) == (False, False, 0)
 
 
-@pytest.mark.parametrize("share", [0.5, pytest.param(0.7, marks=slow), pytest.param(0.9, marks=slow)])
+@pytest.mark.parametrize("share", [pytest.param(share, marks=slow) for share in (0.5, 0.7, 0.9)])
 def test_a_clock_that_is_set_back_during_a_build(
     stages: dict[str, Stage], tmp_path: Path, seconds: float, share: float
 ) -> None:

@@ -218,7 +218,7 @@ class LocalStore:
     def _move_in(self, path: Path, digest: str) -> None:
         blob = self.blob(digest)
         path.chmod(0o444)
-        seal(path)
+        seal(path, digest)
         fsync_file(path)
         blob.parent.mkdir(parents=True, exist_ok=True)
         fault_point("store.blob.link")

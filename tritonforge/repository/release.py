@@ -449,5 +449,5 @@ def _write(path: Path, data: bytes) -> None:
         stream.write(data)
         stream.flush()
         os.fchmod(stream.fileno(), 0o444)
-        seal(path)
+        seal(path, digest_bytes(data))
         os.fsync(stream.fileno())
