@@ -50,6 +50,7 @@ table: $(VENV)/.test
 faults: $(VENV)/.test
 	TRITONFORGE_UPDATE_TABLE=1 $(BIN)/python -m pytest tests/faults/test_build_points.py tests/faults/test_build_store.py \
 	  tests/faults/test_build_world.py
+	$(BIN)/python -m pytest tests/faults/test_build_table.py
 	TRITONFORGE_UPDATE_TABLE=1 $(BIN)/python -m pytest tests/faults/test_rollout_points.py tests/faults/test_rollout_world.py
 	$(BIN)/python -m pytest tests/live/test_one_slot.py -k every_point
 

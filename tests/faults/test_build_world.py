@@ -153,7 +153,7 @@ def _rooms() -> list[object]:
                 ()
                 if (kind, room) == ("pages", quick)
                 else slow
-                if room == quick or room % (20 * step) == 5 * step or room == last
+                if room in (quick, last) or room % (20 * step) == 5 * step
                 else exhaustive
             )
             found.append(pytest.param(kind, room, id=f"{kind}-{room}", marks=marks))
