@@ -91,15 +91,8 @@ def page(rows: Rows) -> str:
 
 
 def _in_one(rows: list[dict[str, Any]]) -> list[str]:
-    counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
-    for row in rows:
-        counts[re.sub(r"\s*\d+$", "", row["fault"])][str(_code(row))] += 1
-    return [
-        f"- {what}: {sum(codes.values())} builds, each followed by a good one ("
-        + ", ".join(f"{count} ended with {code}" for code, count in sorted(codes.items()))
-        + ")"
-        for what, codes in sorted(counts.items())
-    ]
+    counts = collections.Counter(re.sub(r"\s*\d+$", "", row["fault"]) for row in rows)
+    return [f"- {what}: {count} times, each followed by a good build" for what, count in sorted(counts.items())]
 
 
 def _code(row: dict[str, Any]) -> object:
