@@ -46,8 +46,11 @@ docs: $(VENV)/.test
 table: $(VENV)/.test
 	TRITONFORGE_UPDATE_TABLE=1 $(BIN)/python -m pytest tests/live/test_table.py -m slow
 
-# The table of faults that rollouts survive, made by going through all of them (half an hour).
+# The tables of faults that builds and rollouts survive, made by going through all of them (an hour).
 faults: $(VENV)/.test
+	TRITONFORGE_UPDATE_TABLE=1 $(BIN)/python -m pytest tests/faults/test_build_points.py tests/faults/test_build_store.py \
+	  tests/faults/test_build_world.py
+	$(BIN)/python -m pytest tests/faults/test_build_table.py
 	TRITONFORGE_UPDATE_TABLE=1 $(BIN)/python -m pytest tests/faults/test_rollout_points.py tests/faults/test_rollout_world.py
 	$(BIN)/python -m pytest tests/live/test_one_slot.py -k every_point
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import collections
 import errno
+import itertools
 import os
 import re
 import signal
@@ -58,6 +60,30 @@ def test_a_fault_point_does_nothing_unless_it_is_named(monkeypatch: pytest.Monke
     with pytest.raises(OSError, match=r"lock\.rename") as raised:
         fault_point("lock.rename")
     assert raised.value.errno == errno.ENOSPC
+
+
+def test_a_fault_may_wait_for_a_later_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(durable, "_times", collections.defaultdict(lambda: itertools.count(1)))
+    monkeypatch.setenv("TRITONFORGE_FAULT", "lock.rename#3:enospc")
+    fault_point("lock.rename")
+    fault_point("lock.renamed")
+    fault_point("lock.rename")
+    with pytest.raises(OSError, match=r"lock\.rename"):
+        fault_point("lock.rename")
+
+
+def test_a_lock_on_a_full_disk_holds_and_names_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with (
+            folder_lock(tmp_path / ".lock"),
+            pytest.raises(EnvironmentLacks, match="in use by another process"),
+            folder_lock(tmp_path / ".lock", wait=False),
+        ):
+            pass
 
 
 def test_a_fault_point_kills_at_once() -> None:

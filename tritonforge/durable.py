@@ -1,11 +1,13 @@
 """Writes that are whole or absent: stage beside, fsync, rename.
 
 Every durable step has a name (:data:`FAULT_POINTS`). ``TRITONFORGE_FAULT=NAME[:kill|:enospc|:cut]`` makes the process
-die with SIGKILL, meet a full disk, or lose its connection, at that step; ``tests/faults`` goes through all of them.
+die with SIGKILL, meet a full disk, or lose its connection, at that step; ``NAME#3`` is the third time that it passes
+there. ``tests/faults`` goes through all of them.
 """
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import ctypes
 import errno
@@ -24,11 +26,14 @@ from typing import BinaryIO, Final
 from tritonforge.errors import EnvironmentLacks, ForgeError
 
 FAULT_POINTS: Final[tuple[str, ...]] = (
+    "store.root.rename",
     "store.blob.link",
     "store.blob.linked",
     "store.manifest.rename",
     "store.key.link",
     "store.key.linked",
+    "store.key.unbind",
+    "store.key.forget",
     "build.record.rename",
     "lock.rename",
     "lock.renamed",
@@ -38,28 +43,32 @@ FAULT_POINTS: Final[tuple[str, ...]] = (
     "release.renamed",
     "current.flip",
     "current.flipped",
+    "history.rename",
     "evidence.rename",
     "release.prune",
+    "release.pruned",
 )
 
 
 _passed = itertools.count(1)
+_times: collections.defaultdict[str, Iterator[int]] = collections.defaultdict(lambda: itertools.count(1))
 
 
 def fault_point(name: str) -> None:
-    """Mark a durable step; acts only when ``TRITONFORGE_FAULT`` names it, or its number in the process (``#17``).
+    """Mark a durable step; acts only when ``TRITONFORGE_FAULT`` names it (``NAME``, or ``NAME#3``: the third time in
+    this process), or its number in the process (``#17``).
 
     ``TRITONFORGE_TRACE`` names a file that gets a line for every point that is passed.
     """
     asked, trace = os.environ.get("TRITONFORGE_FAULT"), os.environ.get("TRITONFORGE_TRACE")
     if not asked and not trace:
         return
-    number = next(_passed)
+    number, time_here = next(_passed), next(_times[name])
     if trace:
         with Path(trace).open("a", encoding="utf-8") as stream:
             stream.write(f"{number} {name}\n")
     wanted, _, how = (asked or "").partition(":")
-    if wanted not in (name, f"#{number}"):
+    if wanted not in (name, f"{name}#{time_here}", f"#{number}"):
         return
     if how == "enospc":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
@@ -198,10 +207,11 @@ def folder_lock(
             if notify is not None:
                 notify(holder)
             fcntl.flock(fd, mode)
-        os.ftruncate(fd, 0)  # also when shared: what stands there names an earlier holder
-        if not shared:
-            stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()} since {stamp}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # on a full disk the lock holds all the same, and names nobody
+            os.ftruncate(fd, 0)  # also when shared: what stands there names an earlier holder
+            if not shared:
+                stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+                os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()} since {stamp}\n".encode(), 0)
         yield
     finally:
         os.close(fd)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sqlite3
 import time
 from pathlib import Path
 
@@ -140,3 +141,17 @@ def test_a_renamed_folder_is_still_known(tmp_path: Path, monkeypatch: pytest.Mon
     digests.moved(old, new)
     monkeypatch.setattr(digest, "digest_file", lambda path: pytest.fail(f"{path} is read again"))
     assert digests.digest(new / "file") == before == digests.digest(beside / "file")
+
+    @pytest.mark.parametrize("column", ["files SET sha256", "facts SET value"])
+    def test_a_damaged_row_is_not_believed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, column: str) -> None:
+        monkeypatch.setattr(digest, "_RACY_NS", -1)
+        (tmp_path / "f").write_bytes(b"abc")
+        memory = FileDigests(tmp_path / "d.sqlite")
+        memory.digest(tmp_path / "f")
+        memory.remember("abc", "kind", ["x"])
+        name = column.split()[-1]
+        with sqlite3.connect(tmp_path / "d.sqlite") as rows:
+            rows.execute(f"UPDATE {column} = substr({name}, 1, 20) || '0' || substr({name}, 22)")
+        assert memory.digest(tmp_path / "f")[0] == digest_bytes(b"abc")
+        assert memory.fact("abc", "kind") in (["x"], None)
+        assert (memory.fact("abc", "kind") is None) is ("facts" in column)

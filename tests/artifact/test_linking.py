@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tritonforge.artifact import linking
 from tritonforge.artifact.artifact import inside, is_inside
-from tritonforge.artifact.linking import copy_file, copy_hashed, place_file, share_file
+from tritonforge.artifact.digest import digest_bytes
+from tritonforge.artifact.linking import copy_file, copy_hashed, holds, is_sealed, place_file, seal, share_file
 from tritonforge.errors import InternalError
 
 
@@ -136,3 +138,47 @@ def test_a_hashed_copy_shares_blocks_where_it_can(tmp_path: Path, monkeypatch: p
     source.write_bytes(b"data")
     assert copy_hashed(source, tmp_path / "b") == hashlib.sha256(b"data as cloned").hexdigest()
     assert (tmp_path / "b").read_bytes() == b"data as cloned"
+
+
+class TestSealed:
+    @pytest.fixture
+    def sealed(self, tmp_path: Path) -> Path:
+        path = tmp_path / "f"
+        path.write_bytes(b"abc")
+        seal(path, digest_bytes(b"abc"))
+        return path
+
+    def test_a_sealed_file_is_not_read(self, sealed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(linking, "digest_file", lambda path: pytest.fail("it was read"))
+        assert holds(sealed, digest_bytes(b"abc"), 3)
+        assert not holds(sealed, digest_bytes(b"abc"), 4)
+
+    @pytest.mark.parametrize(("written", "right"), [(b"abd", False), (b"abc", True)])
+    def test_who_writes_into_it_has_it_read_again(self, sealed: Path, written: bytes, right: bool) -> None:
+        sealed.write_bytes(written)
+        assert not is_sealed(sealed.stat(), digest_bytes(b"abc"))
+        assert holds(sealed, digest_bytes(b"abc"), 3) is right
+        assert is_sealed(sealed.stat(), digest_bytes(b"abc")) is right
+
+    def test_what_is_away_or_a_folder_is_not_held(self, tmp_path: Path) -> None:
+        assert not holds(tmp_path / "none", digest_bytes(b""), 0)
+        assert not holds(tmp_path, digest_bytes(b""), tmp_path.stat().st_size)
+
+    def test_a_copy_of_a_sealed_file_is_sealed(
+        self, sealed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*_: object, **__: object) -> None:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+        monkeypatch.setattr(os, "link", refuse)
+        place_file(sealed, tmp_path / "copy")
+        assert is_sealed((tmp_path / "copy").stat(), digest_bytes(b"abc"))
+
+    def test_files_of_one_size_differ_in_their_times(self, sealed: Path, tmp_path: Path) -> None:
+        """Else rsync, which compares sizes and times, would take the one for the other."""
+        other = tmp_path / "other"
+        other.write_bytes(b"abd")
+        seal(other, digest_bytes(b"abd"))
+        times = [path.stat().st_mtime for path in (sealed, other)]
+        assert times[0] != times[1]
+        assert all(1_000_000_000 <= moment < 1_300_000_000 for moment in times)

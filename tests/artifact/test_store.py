@@ -250,3 +250,22 @@ def test_where_the_store_is(environment: dict[str, str], expected: str, monkeypa
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert default_home() == Path(expected)
+
+
+def test_bytes_that_changed_in_place_are_a_miss(store: LocalStore, put: Put) -> None:
+    artifact = put()
+    blob = the_blob(store, artifact)
+    blob.chmod(0o644)
+    blob.write_bytes(b"two")  # as many of them
+    assert store.lookup(KEY) is None
+    assert store.damaged(artifact) == ["a"]
+
+
+def test_a_root_that_was_damaged_is_written_again(store: LocalStore, tmp_path: Path) -> None:
+    store.add_root(tmp_path)
+    [path] = (store.root / "roots").iterdir()
+    for text in ('{"folded": "/"}', "{"):
+        path.write_text(text)
+        assert store.roots() == []
+        store.add_root(tmp_path)
+        assert store.roots() == [tmp_path]

@@ -26,7 +26,9 @@ def test_a_record_survives_the_disk(tmp_path: Path) -> None:
     assert (found.keys(), found.material()) == (["k"], {"a": {"step": "toy"}})
 
 
-@pytest.mark.parametrize("text", [None, "", "[]", "{", '{"nodes": 3}', "{}"])
+@pytest.mark.parametrize(
+    "text", [None, "", "[]", "{", '{"nodes": 3}', "{}", '{"nodes": {"a": {"kez": "k", "material": {}}}}']
+)
 def test_a_lost_or_damaged_record_is_an_empty_one(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "r").write_text(text)

@@ -69,14 +69,30 @@ class Site:
         kept["TRITONFORGE_HOME"] = str(self.root / "home")
         return kept if fault is None else {**kept, "TRITONFORGE_FAULT": fault}
 
-    def run(self, fault: str | None = None) -> subprocess.CompletedProcess[str]:
+    def run(self, fault: str | None = None, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            self.command("build"), env=self.environment(fault), capture_output=True, text=True, check=False, timeout=120
+            self.command("build", *arguments),
+            env={**self.environment(fault), **extra},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=240,
         )
 
-    def good(self) -> dict[str, Any]:
+    def start(self, *arguments: str, **extra: str) -> subprocess.Popen[str]:
+        """A build in a session of its own."""
+        return subprocess.Popen(
+            self.command("build", *arguments),
+            env={**self.environment(), **extra},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def good(self, *arguments: str, **extra: str) -> dict[str, Any]:
         """A build that nothing disturbs; what it says of its platform."""
-        ran = self.run()
+        ran = self.run(None, *arguments, **extra)
         assert ran.returncode == 0, ran.stderr
         outcome: dict[str, Any] = json.loads(ran.stdout)["platforms"][0]
         return outcome
@@ -113,6 +129,10 @@ class Stage:
 
     before: Site
     after: Site
+    arguments: tuple[str, ...] = ()
+    """Of the build that is disturbed."""
+    broken: bool = False
+    """What is current before it is damaged already."""
 
 
 @pytest.fixture(scope="session")
@@ -133,3 +153,30 @@ def second_build(first_build: Stage, tmp_path_factory: pytest.TempPathFactory) -
     after.good()
     after.write("second").good()
     return Stage(before, after)
+
+
+def manifest_of(store: Path, record: Path) -> str:
+    """The text of the manifest that a record of the store names."""
+    digest = json.loads(record.read_bytes())["artifact"]
+    return (store / "artifacts" / digest[:2] / f"{digest}.json").read_text()
+
+
+@pytest.fixture(scope="session")
+def repair_build(first_build: Stage, tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    """A release and a store that lost a file, and a record cut short; one model is built by force besides."""
+    root = tmp_path_factory.mktemp("repair")
+    before = first_build.after.copy(root / "before")
+    cases = before.build / "current" / "golden" / "net" / "generated" / "cases.json"
+    store = before.root / "home" / "store"
+    [blob] = [blob for blob in (store / "blobs").glob("*/*") if blob.read_bytes() == cases.read_bytes()]
+    [record] = [path for path in (store / "keys").glob("*/*.json") if blob.name in manifest_of(store, path)]
+    blob.unlink()
+    record.write_bytes(record.read_bytes()[:20])
+    cases.unlink()
+    return Stage(before, first_build.after, ("--force-model", "label"), broken=True)
+
+
+@pytest.fixture(scope="session")
+def stages(first_build: Stage, second_build: Stage, repair_build: Stage) -> dict[str, Stage]:
+    """By the names that the tests and the page use."""
+    return {"first": first_build, "second": second_build, "repair": repair_build}

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import collections
-import fcntl
-import json
-import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from faults.fault_rows import Rows, Table
+
 PAGE = Path(__file__).parents[2] / "docs" / "rollout-faults.md"
 ROWS = Path(__file__).with_name("rollout_faults.json")
 """What the page is made of."""
-UPDATE = "TRITONFORGE_UPDATE_TABLE"
 
 GROUPS = {
     "kill": "Killed at a point",
@@ -45,50 +41,15 @@ class Row:
 
 def keep(row: Row) -> None:
     """Hold the page to this row, or write it there when the table is made anew."""
-    row = Row(**{**asdict(row), "said": plain(row.said)})
-    key = f"{row.group}: {row.fault}"
-    if os.environ.get(UPDATE):
-        with _alone():
-            rows = {**read_rows(), key: asdict(row)}
-            ROWS.write_text(json.dumps(rows, ensure_ascii=False, sort_keys=True, indent=1) + "\n")
-            PAGE.write_text(page(rows))
-        return
-    rows = read_rows()
-    assert key in rows, f"docs/{PAGE.name} lacks '{key}': run `make faults`"
-    known = {name: rows[key][name] for name in ("serves", "exit", "failed", "then", "exit_then")}
-    found = {name: getattr(row, name) for name in known}
-    assert found == known, f"docs/{PAGE.name} is out of date at '{key}': run `make faults`"
+    TABLE.keep(asdict(row))
 
 
-@contextmanager
-def _alone() -> Iterator[None]:
-    """Several test processes may write the page."""
-    fd = os.open(PAGE.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
-
-
-def read_rows() -> dict[str, dict[str, Any]]:
+def read_rows() -> Rows:
     """The rows of the page, by group and fault."""
-    if not ROWS.exists():
-        return {}
-    rows: dict[str, dict[str, Any]] = json.loads(ROWS.read_text())
-    return rows
+    return TABLE.read()
 
 
-def plain(said: str) -> str:
-    """Words without what differs in every run."""
-    said = re.sub(r"\b[0-9a-f]{10,64}\b", "…", said)
-    said = re.sub(r"process \d+", "process …", said)
-    said = re.sub(r"\d{4}-\d\d-\d\dT[\d:]+Z", "…", said)
-    said = re.sub(r"\S+@\S+", "somebody", said)
-    return re.sub(r"(/[\w.+-]+){2,}", "…", said).replace("|", "/").replace("\n", " ").replace("-->", "")
-
-
-def page(rows: dict[str, dict[str, Any]]) -> str:
+def page(rows: Rows) -> str:
     """The page of the documentation."""
     asked = sum(int(row["requests"]) for row in rows.values())
     failing = sum(row["failed"] != 0 for row in rows.values())
@@ -141,3 +102,6 @@ def _in_one(rows: list[dict[str, Any]]) -> str:
 def _number(fault: str) -> int:
     found = re.match(r"(\d+) ", fault)
     return int(found[1]) if found else 0
+
+
+TABLE = Table(PAGE, ROWS, ("serves", "exit", "failed", "then", "exit_then"), page)

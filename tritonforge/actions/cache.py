@@ -132,7 +132,7 @@ def verify_cache(store: LocalStore, *, dry_run: bool = False) -> list[Damage]:
     """
     found = []
     for path in sorted((store.root / "artifacts").glob("*/*.json")):
-        artifact = store.artifact(path.stem)
+        artifact = store.manifest(path.stem)
         for name in [] if artifact is None else store.damaged(artifact):
             assert artifact is not None
             digest = artifact.files[name].sha256

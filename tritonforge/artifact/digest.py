@@ -40,7 +40,7 @@ def digest_file(path: Path) -> str:
 class FileDigests:
     """Digests of files remembered by (path, size, mtime, ctime, inode), and facts remembered by digest.
 
-    It is only a memory: where its file cannot be read or written, everything is computed anew.
+    It is only a memory: where its file cannot be read or written, or a row is damaged, everything is computed anew.
     """
 
     def __init__(self, file: Path) -> None:
@@ -60,11 +60,13 @@ class FileDigests:
         before = path.stat()
         stamp = f"{before.st_size}:{before.st_mtime_ns}:{before.st_ctime_ns}:{before.st_ino}:{before.st_dev}"
         row = self._one("SELECT sha256 FROM files WHERE path = ? AND stat = ?", (os.fspath(path), stamp))
-        if row is not None:
-            return str(row[0]), before.st_size
+        known = None if row is None else _unchecked(row[0], stamp)
+        if known is not None:
+            return known, before.st_size
         digest = digest_file(path)
         if time.time_ns() - max(before.st_mtime_ns, before.st_ctime_ns) > _RACY_NS:
-            self._run("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", (os.fspath(path), stamp, digest))
+            row = (os.fspath(path), stamp, _checked(digest, stamp))
+            self._run("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", row)
         return digest, before.st_size
 
     def moved(self, old: Path, new: Path) -> None:
@@ -78,11 +80,13 @@ class FileDigests:
     def fact(self, sha256: str, kind: str) -> Any:
         """What was remembered about the content ``sha256``, or None."""
         row = self._one("SELECT value FROM facts WHERE sha256 = ? AND kind = ?", (sha256, kind))
-        return None if row is None else json.loads(row[0])
+        text = None if row is None else _unchecked(row[0], f"{sha256} {kind}")
+        return None if text is None else json.loads(text)
 
     def remember(self, sha256: str, kind: str, value: Mapping[str, Any] | list[Any]) -> None:
         """Remember a fact about the content ``sha256``."""
-        self._run("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", (sha256, kind, json.dumps(value)))
+        text = _checked(json.dumps(value), f"{sha256} {kind}")
+        self._run("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", (sha256, kind, text))
 
     def _one(self, query: str, arguments: tuple[str, ...]) -> Any:
         if self._db is None:
@@ -96,3 +100,13 @@ class FileDigests:
         if self._db is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._db.execute(query, arguments)
+
+
+def _checked(text: str, about: str) -> str:
+    """What is remembered about something, with a checksum: a wrong digest would be believed for ever."""
+    return f"{digest_bytes(f'{about} {text}'.encode())[:16]} {text}"
+
+
+def _unchecked(row: object, about: str) -> str | None:
+    text = str(row)[17:]
+    return text if _checked(text, about) == row else None

@@ -25,7 +25,7 @@ from typing import Any, Protocol
 
 from tritonforge.artifact.artifact import Artifact, Draft, FileEntry
 from tritonforge.artifact.digest import canonical_json, digest_bytes, digest_file
-from tritonforge.artifact.linking import place_file
+from tritonforge.artifact.linking import holds, place_file, seal
 from tritonforge.artifact.sealed import SealedFiles
 from tritonforge.durable import disk_errors, fault_point, folder_lock, fsync_file, fsync_folder, write_atomic
 from tritonforge.errors import CheckFailed
@@ -96,17 +96,18 @@ class LocalStore:
         return self._sharded("blobs", sha256)
 
     def lookup(self, key: str) -> KeyRecord | None:
-        record = self._record(key)
+        record = self.record(key)
         return None if record is None or self.artifact(record.artifact) is None else record
 
     def known(self, key: str) -> KeyRecord | None:
         """The record of ``key`` if its artifact is whole, or was left in the remote store by :meth:`admit`."""
-        record = self._record(key)
+        record = self.record(key)
         if record is None or self.artifact(record.artifact) is not None:
             return record
         return record if record.away and self.manifest(record.artifact) is not None else None
 
-    def _record(self, key: str) -> KeyRecord | None:
+    def record(self, key: str) -> KeyRecord | None:
+        """The record of ``key``, whether or not its artifact is whole."""
         data = _read_json(self._sharded("keys", key, ".json"))
         if not data or not isinstance(data.get("artifact"), str):
             return None
@@ -118,11 +119,8 @@ class LocalStore:
         return artifact if artifact is not None and all(map(self.has, artifact.files.values())) else None
 
     def has(self, entry: FileEntry) -> bool:
-        """Whether the bytes of a file are here, by name and size."""
-        try:
-            return self.blob(entry.sha256).stat().st_size == entry.size
-        except OSError:
-            return False
+        """Whether the bytes of a file are here; one that was written into since it came is read."""
+        return holds(self.blob(entry.sha256), entry.sha256, entry.size)
 
     def manifest(self, digest: str) -> Artifact | None:
         """The manifest called ``digest``, whether or not the files that it names are here."""
@@ -139,8 +137,12 @@ class LocalStore:
         place_file(self.blob(artifact.files[path].sha256), target)
 
     def damaged(self, artifact: Artifact) -> list[str]:
-        """The files of ``artifact`` whose bytes are not what their digests say. Reads every byte."""
-        return [path for path, entry in artifact.files.items() if digest_file(self.blob(entry.sha256)) != entry.sha256]
+        """The files of ``artifact`` that are here and whose bytes are not what their digests say. Reads every byte."""
+        return [
+            path
+            for path, entry in artifact.files.items()
+            if (blob := self.blob(entry.sha256)).exists() and digest_file(blob) != entry.sha256
+        ]
 
     @contextlib.contextmanager
     def staging(self) -> Iterator[Path]:
@@ -220,15 +222,14 @@ class LocalStore:
 
     def _take(self, path: Path, known: str | None) -> FileEntry:
         digest, size = known or digest_file(path), path.stat().st_size
-        if known is not None:
-            os.utime(path)  # the seal is broken: what is published shows when it was made
-        if not _holds(self.blob(digest), digest, size):
+        if not _is(self.blob(digest), digest, size):
             self._move_in(path, digest)
         return FileEntry(digest, size)
 
     def _move_in(self, path: Path, digest: str) -> None:
         blob = self.blob(digest)
         path.chmod(0o444)
+        seal(path, digest)
         fsync_file(path)
         blob.parent.mkdir(parents=True, exist_ok=True)
         fault_point("store.blob.link")
@@ -254,6 +255,7 @@ class LocalStore:
                         return known.artifact
                     with folder_lock(self.root / ".repair"):
                         if path.exists() and self.lookup(key) is None:
+                            fault_point("store.key.unbind")
                             path.unlink()  # its artifact is damaged: it no longer counts as a writer
                     continue
                 fsync_folder(path.parent)
@@ -265,19 +267,22 @@ class LocalStore:
 
     def forget(self, key: str) -> None:
         """Unbind ``key``, so that its step runs again (``build --force``)."""
+        fault_point("store.key.forget")
         self._sharded("keys", key, ".json").unlink(missing_ok=True)
 
     def add_root(self, folder: Path) -> None:
         """Remember a folder of builds, whose records say which keys they still need."""
         name = digest_bytes(os.fspath(folder).encode())
         path = self.root / "roots" / f"{name}.json"
-        if not path.exists():
-            write_atomic(path, canonical_json({"folder": os.fspath(folder)}))
+        root = {"folder": os.fspath(folder)}
+        if _read_json(path) != root:
+            write_atomic(path, canonical_json(root), before="store.root.rename")
 
     def roots(self) -> list[Path]:
         """The remembered folders that still exist."""
         found = (_read_json(path) for path in sorted((self.root / "roots").glob("*.json")))
-        return [Path(item["folder"]) for item in found if item and Path(item["folder"]).is_dir()]
+        folders = [item.get("folder") for item in found if item]
+        return [Path(folder) for folder in folders if isinstance(folder, str) and Path(folder).is_dir()]
 
     def sweep_staging(self) -> None:
         """Delete what killed builds left behind: staging folders that no process holds any more."""
@@ -300,7 +305,7 @@ def default_home() -> Path:
     return (Path(cache) if cache else Path.home() / ".cache").expanduser().absolute() / "tritonforge"
 
 
-def _holds(blob: Path, digest: str, size: int) -> bool:
+def _is(blob: Path, digest: str, size: int) -> bool:
     """Whether a blob is there and whole: a step that ran anew is the occasion to heal one that is not."""
     try:
         return blob.stat().st_size == size and digest_file(blob) == digest

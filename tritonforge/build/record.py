@@ -43,8 +43,11 @@ def read_record(path: Path) -> BuildRecord:
     """The record, or an empty one."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        return BuildRecord(dict(data["nodes"]), data.get("composed"), data.get("release"))
-    except (OSError, ValueError, KeyError, TypeError):
+        nodes = {
+            name: {"key": str(node["key"]), "material": dict(node["material"])} for name, node in data["nodes"].items()
+        }
+        return BuildRecord(nodes, data.get("composed"), data.get("release"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return BuildRecord()
 
 

@@ -41,7 +41,11 @@ def main() -> None:
     devnull = os.open(os.devnull, os.O_RDWR)
     os.dup2(devnull, 1)
     for line in sys.stdin:
-        answer = _serve(json.loads(line))
+        task = json.loads(line)
+        try:
+            answer = _serve(task)
+        except OSError as error:  # there is no log: the disk is full, or may not be written
+            answer = {"error": describe_os_error(error, f"{task['node']} stopped", Path(task["log"])).to_json()}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
@@ -56,20 +60,24 @@ def _serve(task: dict[str, Any]) -> dict[str, Any]:
         try:
             return {"artifact": _run(task)}
         except ForgeError as error:
-            sys.stderr.write(f"{error}\n")
+            with suppress(OSError):  # the log may stand on a disk that is full
+                sys.stderr.write(f"{error}\n")
             return {"error": error.to_json()}
         except OSError as error:
-            traceback.print_exc()
+            with suppress(OSError):
+                traceback.print_exc()
             return {"error": describe_os_error(error, f"{task['node']} stopped", Path(task["store"])).to_json()}
         except Exception as error:
-            traceback.print_exc()
+            with suppress(OSError):
+                traceback.print_exc()
             failed = CheckFailed(
                 f"{task['node']} raised {type(error).__name__}", found=" ".join(str(error).split())[:400]
             )
             return {"error": failed.to_json()}
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            for printed in (sys.stdout, sys.stderr):
+                with suppress(OSError):
+                    printed.flush()
             os.dup2(saved[0], 1)
             os.dup2(saved[1], 2)
             os.close(saved[0])

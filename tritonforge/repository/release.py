@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from tritonforge.artifact.artifact import Artifact, inside
 from tritonforge.artifact.digest import digest_bytes, digest_file
+from tritonforge.artifact.linking import holds, seal
 from tritonforge.artifact.signature import Signature
 from tritonforge.artifact.store import ArtifactStore
 from tritonforge.durable import (
@@ -91,21 +92,24 @@ class Release:
         return self.folder / "models"
 
     def is_whole(self) -> bool:
-        """Whether every file that ``release.json`` names is there in its size, and ``release.json`` is itself."""
+        """Whether every file that ``release.json`` names is there as it was published, and ``release.json`` is itself.
+
+        Files that were written into since then are read.
+        """
+        try:
+            if digest_file(self.folder / "release.json") != self.digest:
+                return False
+        except OSError:
+            return False
         files = [
-            (self.models_folder / entry["folder"] / path, content["size"])
+            (self.models_folder / entry["folder"] / path, content)
             for entry in self.models()
             for path, content in entry["files"].items()
         ]
         for name, kinds in self.document["golden"].items():
             for kind, entries in kinds.items():
-                files += [(self.golden_folder(name) / kind / path, item["size"]) for path, item in entries.items()]
-        try:
-            if digest_file(self.folder / "release.json") != self.digest:
-                return False
-            if any(file.stat().st_size != size for file, size in files):
-                return False
-        except OSError:
+                files += [(self.golden_folder(name) / kind / path, content) for path, content in entries.items()]
+        if not all(holds(file, content["sha256"], content["size"]) for file, content in files):
             return False
         return all((self.models_folder / entry["folder"] / str(entry["version"])).is_dir() for entry in self.models())
 
@@ -220,7 +224,8 @@ class PlatformFolder:
         current = self.current()
         entries = self.history()
         if current is not None and (not entries or entries[-1]["release"] != current.digest):
-            write_json(self.root / "history.json", [*entries, {"release": current.digest, "at": _utc(time.time())}])
+            entries = [*entries, {"release": current.digest, "at": _utc(time.time())}]
+            write_json(self.root / "history.json", entries, before="history.rename")
 
     def publish(self, draft: ReleaseDraft, store: ArtifactStore, *, verify: bool = False) -> Published:
         """Make the release durable, then current; what was current stays whole at every instant.
@@ -364,6 +369,7 @@ class PlatformFolder:
                 fault_point("release.prune")
                 doomed = self.releases / f".staging-pruned-{path.name[:16]}"
                 path.rename(doomed)  # a half-deleted release must not look like one
+                fault_point("release.pruned")
                 shutil.rmtree(doomed, ignore_errors=True)
                 (self.root / "in-use" / path.name).unlink(missing_ok=True)
                 gone.append(path.name)
@@ -424,12 +430,16 @@ def _is_whole(target: Path, draft: ReleaseDraft) -> bool:
     try:
         if (target / "release.json").read_bytes() != draft.text:
             return False
-        for path, content in draft.files.items():
-            size = content.artifact.files[content.path].size if isinstance(content, Stored) else len(content)
-            if (target / path).stat().st_size != size:
-                return False
     except OSError:
         return False
+    for path, content in draft.files.items():
+        if isinstance(content, Stored):
+            entry = content.artifact.files[content.path]
+            sha256, size = entry.sha256, entry.size
+        else:
+            sha256, size = digest_bytes(content), len(content)
+        if not holds(target / path, sha256, size):
+            return False
     return all((target / folder).is_dir() for folder in draft.folders)
 
 
@@ -439,4 +449,5 @@ def _write(path: Path, data: bytes) -> None:
         stream.write(data)
         stream.flush()
         os.fchmod(stream.fileno(), 0o444)
+        seal(path, digest_bytes(data))
         os.fsync(stream.fileno())

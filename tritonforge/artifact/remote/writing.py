@@ -114,10 +114,12 @@ class Writing:
 
     def _push(self, key: str, anew: bool) -> bool:
         """Files first, then the record that names them: a reader never finds a record without its files."""
-        record = self._local.lookup(key)
-        artifact = None if record is None else self._local.artifact(record.artifact)
+        record = self._local.record(key)
+        artifact = None if record is None else self._local.manifest(record.artifact)
         if record is None or artifact is None:
             return False  # it was collected meanwhile
+        if not all(self._local.blob(entry.sha256).exists() for entry in artifact.files.values()):
+            return False  # as above; a file that is there and damaged is refused as it is sent
         objects, damaged = self._link.objects(), self._link.damaged
         anew = anew or bool(damaged & {record_path(key), *(blob_path(item.sha256) for item in artifact.files.values())})
         if not anew and objects.size(record_path(key)) is not None:
