@@ -34,7 +34,7 @@ apiVersion: tritonforge/v1
 name: large
 models:
   table:
-    source: table.onnx
+    source: {{path: table.onnx, link: true}}
     golden: {{ranges: {{ids: {{low: 0, high: {rows}}}}}}}
     max_batch_size: {batch}
 """

@@ -22,6 +22,7 @@ from tritonforge.actions.workspace import Workspace, open_workspace
 from tritonforge.artifact.digest import digest_file
 from tritonforge.build.executor import LocalExecutor, Task
 from tritonforge.errors import CheckFailed
+from tritonforge.sources.resolve import SourceFile
 
 HEAD = "apiVersion: tritonforge/v1\nname: tiny\n"
 NET = "models:\n  net: {source: net.onnx, max_batch_size: 4}\n"
@@ -51,7 +52,7 @@ def test_a_source_that_changes_after_its_key_was_made_is_refused(home: Path, tmp
         step="collect",
         config={},
         inputs={},
-        sources={"data.txt": {"path": str(file), "sha256": "0" * 64}},
+        sources={"data.txt": SourceFile(file, "0" * 64, 3).for_worker()},
         key="1" * 64,
         store=str(store.root),
         log=str(tmp_path / "log"),

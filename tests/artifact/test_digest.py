@@ -75,7 +75,7 @@ class TestMemory:
         (tmp_path / "f").write_bytes(b"abc")
         monkeypatch.setattr(digest, "_RACY_NS", -1)  # ctime cannot be set back
         for _ in range(3):
-            assert FileDigests(tmp_path / "d.sqlite").digest(tmp_path / "f") == (digest_bytes(b"abc"), 3)
+            assert FileDigests(tmp_path / "d.sqlite").digest(tmp_path / "f")[:2] == (digest_bytes(b"abc"), 3)
         assert len(reads) == 1
 
     def test_a_young_file_is_read_again(self, tmp_path: Path, reads: list[Path]) -> None:
@@ -125,22 +125,7 @@ class TestMemory:
         memory = FileDigests(place)
         memory.remember("a", "b", {})
         assert memory.fact("a", "b") is None
-        assert memory.digest(tmp_path / "f") == (digest_bytes(b"abc"), 3)
-
-
-def test_a_renamed_folder_is_still_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(digest, "_RACY_NS", -1)
-    digests = FileDigests(tmp_path / "digests.sqlite")
-    old, beside, new = tmp_path / "old", tmp_path / "old2", tmp_path / "new"
-    for folder in (old, beside):
-        folder.mkdir()
-        (folder / "file").write_bytes(b"bytes")
-        digests.digest(folder / "file")
-    before = digests.digest(old / "file")
-    old.rename(new)
-    digests.moved(old, new)
-    monkeypatch.setattr(digest, "digest_file", lambda path: pytest.fail(f"{path} is read again"))
-    assert digests.digest(new / "file") == before == digests.digest(beside / "file")
+        assert memory.digest(tmp_path / "f")[:2] == (digest_bytes(b"abc"), 3)
 
     @pytest.mark.parametrize("column", ["files SET sha256", "facts SET value"])
     def test_a_damaged_row_is_not_believed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, column: str) -> None:
@@ -155,3 +140,18 @@ def test_a_renamed_folder_is_still_known(tmp_path: Path, monkeypatch: pytest.Mon
         assert memory.digest(tmp_path / "f")[0] == digest_bytes(b"abc")
         assert memory.fact("abc", "kind") in (["x"], None)
         assert (memory.fact("abc", "kind") is None) is ("facts" in column)
+
+
+def test_a_renamed_folder_is_still_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digest, "_RACY_NS", -1)
+    digests = FileDigests(tmp_path / "digests.sqlite")
+    old, beside, new = tmp_path / "old", tmp_path / "old2", tmp_path / "new"
+    for folder in (old, beside):
+        folder.mkdir()
+        (folder / "file").write_bytes(b"bytes")
+        digests.digest(folder / "file")
+    before = digests.digest(old / "file")[:2]
+    old.rename(new)
+    digests.moved(old, new)
+    monkeypatch.setattr(digest, "digest_file", lambda path: pytest.fail(f"{path} is read again"))
+    assert digests.digest(new / "file")[:2] == before == digests.digest(beside / "file")[:2]

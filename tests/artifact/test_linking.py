@@ -10,8 +10,9 @@ import pytest
 
 from tritonforge.artifact import linking
 from tritonforge.artifact.artifact import inside, is_inside
-from tritonforge.artifact.digest import digest_bytes
-from tritonforge.artifact.linking import copy_file, copy_hashed, holds, is_sealed, place_file, seal, share_file
+from tritonforge.artifact.digest import digest_bytes, stamp
+from tritonforge.artifact.linking import copy_file, copy_hashed, holds, place_file, share_file, take_file
+from tritonforge.artifact.sealed import is_sealed, seal
 from tritonforge.errors import InternalError
 
 
@@ -182,3 +183,56 @@ class TestSealed:
         times = [path.stat().st_mtime for path in (sealed, other)]
         assert times[0] != times[1]
         assert all(1_000_000_000 <= moment < 1_300_000_000 for moment in times)
+
+
+class TestTakeFile:
+    @pytest.fixture
+    def source(self, tmp_path: Path) -> Path:
+        path = tmp_path / "source"
+        path.write_bytes(b"abc")
+        return path
+
+    @pytest.mark.parametrize("link", [False, True])
+    @pytest.mark.parametrize("known", [False, True])
+    def test_the_bytes_are_those_of_the_digest(self, source: Path, tmp_path: Path, link: bool, known: bool) -> None:
+        seen = stamp(source.stat()) if known else None
+        assert take_file(source, tmp_path / "t", digest_bytes(b"abc"), seen=seen, link=link)
+        assert (tmp_path / "t").read_bytes() == b"abc"
+        assert (tmp_path / "t").samefile(source) is link
+
+    @pytest.mark.parametrize("link", [False, True])
+    def test_a_file_that_changed_since_it_was_read_is_refused(self, source: Path, tmp_path: Path, link: bool) -> None:
+        seen = stamp(source.stat())
+        source.write_bytes(b"abd!")
+        assert not take_file(source, tmp_path / "t", digest_bytes(b"abc"), seen=seen, link=link)
+
+    @pytest.mark.parametrize("link", [False, True])
+    def test_a_file_that_is_as_it_was_is_not_read_for_its_digest(
+        self, source: Path, tmp_path: Path, link: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(linking, "digest_file", lambda path: pytest.fail("it was read"))
+        monkeypatch.setattr(linking, "copy_hashed", lambda *_: pytest.fail("it was read"))
+        sha256 = digest_bytes(b"abc")
+        assert take_file(source, tmp_path / "t", sha256, seen=stamp(source.stat()), link=link)
+        seal(source, sha256)  # as the store does to a file that it took over; a link changes the stamp too
+        assert take_file(source, tmp_path / "u", sha256, seen="another", link=link)
+
+    def test_a_copy_that_somebody_writes_below_is_refused(
+        self, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def copy(source: Path, target: Path) -> None:
+            copy_file(source, target)
+            source.write_bytes(b"changed meanwhile")
+
+        monkeypatch.setattr(linking, "copy_file", copy)
+        assert not take_file(source, tmp_path / "t", digest_bytes(b"abc"), seen=stamp(source.stat()), link=False)
+
+    def test_what_cannot_be_linked_is_copied(
+        self, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*_: object, **__: object) -> None:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+        monkeypatch.setattr(os, "link", refuse)
+        assert take_file(source, tmp_path / "t", digest_bytes(b"abc"), seen=None, link=True)
+        assert not (tmp_path / "t").samefile(source)

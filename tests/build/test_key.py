@@ -55,8 +55,8 @@ NODE = Node("m/fake", "m", "fake", {"a": 1, "b": [1, 2]}, {"model": "m/other"}, 
 INPUTS = {"model": "d" * 64}
 
 
-def key(node: Node = NODE, inputs: dict[str, str] = INPUTS, input_bytes: int = 1) -> str:
-    return key_of(node, inputs, input_bytes).key
+def key(node: Node = NODE, inputs: dict[str, str] = INPUTS) -> str:
+    return key_of(node, inputs).key
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ configs = st.dictionaries(
 
 @given(configs, configs)
 def test_configurations_have_one_key_each(a: dict[str, Any], b: dict[str, Any]) -> None:
-    keys = [key_of(Node("m/collect", "m", "collect", config), {}, 0).key for config in (a, b)]
+    keys = [key_of(Node("m/collect", "m", "collect", config), {}).key for config in (a, b)]
     assert (keys[0] == keys[1]) == (repr(sorted(a.items())) == repr(sorted(b.items())))
 
 
@@ -169,7 +169,7 @@ def test_why_a_step_runs_is_said_in_words(change: dict[str, Any] | None, reasons
 
 
 def test_the_key_and_its_material_agree(fake: dict[str, Any]) -> None:
-    made = key_of(NODE, INPUTS, 1)
+    made = key_of(NODE, INPUTS)
     assert len(made.key) == 64
     assert why(made.material, made.material) == ["its artefact is no longer in the store"]
 

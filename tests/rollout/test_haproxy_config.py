@@ -254,6 +254,9 @@ def test_a_sequence_keeps_its_server_over_both_protocols_and_through_weights(
 def test_a_sequences_request_is_not_sent_twice(mortals: tuple[Slot, Slot], start: Start) -> None:
     proxy = start(mortals, sequence_header="x-sequence")
     assert proxy.infer({"X-Sequence": "1", "x-die": "blue"})[0] == 502
+    dying = mortals[0].process
+    assert dying is not None
+    dying.wait(10)  # until then its listening socket takes connections that nobody answers
     assert proxy.infer({"X-Sequence": "1"})[1]["name"] == "green"
 
 

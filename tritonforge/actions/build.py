@@ -227,8 +227,6 @@ def _platform(
         return PlatformOutcome(
             platform, results, tuple(failures), None, before=previous, seconds=time.monotonic() - clock
         )
-    trial = copy.deepcopy(lock)
-    composer = Composer(workspace, platform, trial, graph, results)
     inputs = compose_inputs(workspace, platform, lock, graph, results)
     composed = digest_of(inputs)
     unchanged = before is not None and before.digest == record.release and before.is_whole()
@@ -238,6 +236,8 @@ def _platform(
         return PlatformOutcome(
             platform, results, (), before, before=previous, warnings=beside, seconds=time.monotonic() - clock
         )
+    trial = copy.deepcopy(lock)
+    composer = Composer(workspace, platform, trial, graph, results)
     try:
         draft = composer.compose()
     except ForgeError as error:

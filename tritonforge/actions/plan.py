@@ -16,7 +16,7 @@ from tritonforge.build.graph import Graph, Node
 from tritonforge.build.key import key_of, why
 from tritonforge.build.planning import plan_graph
 from tritonforge.build.record import read_record
-from tritonforge.build.scheduler import NodeResult, input_bytes
+from tritonforge.build.scheduler import NodeResult
 from tritonforge.errors import ForgeError
 from tritonforge.repository.release import Release, ReleaseDraft
 from tritonforge.spec.lock import Lock, read_lock
@@ -112,7 +112,7 @@ def planned_steps(
             continue
         inputs = {role: str(results[other].artifact) for role, other in node.inputs.items()}
         try:
-            keyed = key_of(node, inputs, input_bytes(node, results, store))
+            keyed = key_of(node, inputs)
         except ForgeError as error:
             results[node.id] = NodeResult(node, "failed", error=error)
             errors.append(error)

@@ -10,7 +10,9 @@ import sqlite3
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+
+from tritonforge.artifact.sealed import is_sealed
 
 _RACY_NS: Final = 2_000_000_000
 """A file younger than this may change again within its timestamp's resolution: its digest is not remembered."""
@@ -37,6 +39,22 @@ def digest_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+class Read(NamedTuple):
+    """What a file held: its sha256, its size in bytes, and what :func:`stamp` says as long as it holds that.
+
+    Without a stamp the file is so young that it may change again without another time.
+    """
+
+    sha256: str
+    size: int
+    stamp: str | None
+
+
+def stamp(found: os.stat_result) -> str:
+    """What changes whenever a file does."""
+    return f"{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}:{found.st_ino}:{found.st_dev}"
+
+
 class FileDigests:
     """Digests of files remembered by (path, size, mtime, ctime, inode), and facts remembered by digest.
 
@@ -55,19 +73,20 @@ class FileDigests:
                 "CREATE TABLE IF NOT EXISTS facts (sha256 TEXT, kind TEXT, value TEXT, PRIMARY KEY (sha256, kind))"
             )
 
-    def digest(self, path: Path) -> tuple[str, int]:
-        """The sha256 and the size of ``path``."""
+    def digest(self, path: Path) -> Read:
+        """What ``path`` holds; a file that the store took over by a link is known by its seal."""
         before = path.stat()
-        stamp = f"{before.st_size}:{before.st_mtime_ns}:{before.st_ctime_ns}:{before.st_ino}:{before.st_dev}"
-        row = self._one("SELECT sha256 FROM files WHERE path = ? AND stat = ?", (os.fspath(path), stamp))
-        known = None if row is None else _unchecked(row[0], stamp)
-        if known is not None:
-            return known, before.st_size
-        digest = digest_file(path)
-        if time.time_ns() - max(before.st_mtime_ns, before.st_ctime_ns) > _RACY_NS:
-            row = (os.fspath(path), stamp, _checked(digest, stamp))
-            self._run("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", row)
-        return digest, before.st_size
+        now = stamp(before)
+        row = self._one("SELECT sha256, stat FROM files WHERE path = ?", (os.fspath(path),))
+        known = None if row is None else _unchecked(row[0], row[1])
+        if known is not None and row[1] == now:
+            return Read(known, before.st_size, now)
+        if known is None or not is_sealed(before, known):
+            known = digest_file(path)
+        if time.time_ns() - max(before.st_mtime_ns, before.st_ctime_ns) <= _RACY_NS:
+            return Read(known, before.st_size, None)
+        self._run("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", (os.fspath(path), now, _checked(known, now)))
+        return Read(known, before.st_size, now)
 
     def moved(self, old: Path, new: Path) -> None:
         """Go on knowing the files below a folder that was renamed: that changes none of them."""

@@ -11,35 +11,12 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from tritonforge.artifact.digest import digest_file
+from tritonforge.artifact.digest import digest_file, stamp
+from tritonforge.artifact.sealed import is_sealed, seal
 from tritonforge.durable import fsync_file
 
 _FICLONE: Final = 0x40049409  # linux/fs.h: share the blocks, copy on write
-_SEALED_FROM: Final = 1_000_000_000
-"""2001-09-09T01:46:40Z; see :func:`seal`."""
 _NO_LINK: Final = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES}
-
-
-def seal(path: Path, sha256: str) -> None:
-    """Mark a file that has these bytes, so that a later change of them shows without reading it.
-
-    The mark is its modification time, a moment between 2001 and 2010 that follows from the digest: whoever writes into
-    the file changes it, and tools that compare sizes and times (rsync) tell files of one size from each other.
-    """
-    moment = _sealed_ns(sha256)
-    os.utime(path, ns=(moment, moment))
-
-
-def is_sealed(stat: os.stat_result, sha256: str) -> bool:
-    """Whether nobody wrote into a file since it was sealed.
-
-    A disk that loses bits of its own accord changes no time: `tritonforge cache verify` reads every byte.
-    """
-    return stat.st_mtime_ns == _sealed_ns(sha256)
-
-
-def _sealed_ns(sha256: str) -> int:
-    return (_SEALED_FROM + int(sha256[:7], 16)) * 1_000_000_000
 
 
 def holds(path: Path, sha256: str, size: int) -> bool:
@@ -110,6 +87,31 @@ def share_file(source: Path, target: Path, *, link: bool) -> bool:
     return False
 
 
+def take_file(source: Path, target: Path, sha256: str, *, seen: str | None, link: bool) -> bool:
+    """Make ``target`` hold what ``source`` holds; False where that is not what ``sha256`` says.
+
+    ``seen`` is the :func:`stamp` of the source when it was read: where it still has that, nothing is read again. With
+    ``link`` the target is the source itself where the file system allows it, else a copy.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    before = source.stat()
+    known = stamp(before) == seen or is_sealed(before, sha256)
+    if link and os.geteuid() in (0, before.st_uid):
+        with contextlib.suppress(OSError):
+            os.link(source.resolve(), target)
+            after = target.stat()
+            same = (before.st_ino, before.st_size, before.st_mtime_ns) == (
+                after.st_ino,
+                after.st_size,
+                after.st_mtime_ns,
+            )
+            return (known and same) or digest_file(target) == sha256
+    if not known:
+        return copy_hashed(source, target) == sha256
+    copy_file(source, target)
+    return stamp(source.stat()) == stamp(before)
+
+
 def copy_hashed(source: Path, target: Path) -> str:
     """Copy a file and give the sha256 (hex) of exactly the bytes that were copied.
 
@@ -137,4 +139,5 @@ def copy_file(source: Path, target: Path) -> None:
         try:
             fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
         except OSError:
-            shutil.copyfileobj(reader, writer, 1 << 20)
+            while os.sendfile(writer.fileno(), reader.fileno(), None, 1 << 30):
+                pass

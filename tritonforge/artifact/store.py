@@ -25,8 +25,8 @@ from typing import Any, Protocol
 
 from tritonforge.artifact.artifact import Artifact, Draft, FileEntry
 from tritonforge.artifact.digest import canonical_json, digest_bytes, digest_file
-from tritonforge.artifact.linking import holds, place_file, seal
-from tritonforge.artifact.sealed import SealedFiles
+from tritonforge.artifact.linking import holds, place_file
+from tritonforge.artifact.sealed import SealedFiles, seal
 from tritonforge.durable import disk_errors, fault_point, folder_lock, fsync_file, fsync_folder, write_atomic
 from tritonforge.errors import CheckFailed
 
@@ -89,7 +89,7 @@ class LocalStore:
             yield
 
     def _sharded(self, kind: str, digest: str, suffix: str = "") -> Path:
-        return self.root / kind / digest[:2] / f"{digest}{suffix}"
+        return Path(f"{self.root}/{kind}/{digest[:2]}/{digest}{suffix}")
 
     def blob(self, sha256: str) -> Path:
         """Where the bytes ``sha256`` lie."""

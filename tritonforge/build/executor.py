@@ -26,7 +26,7 @@ class Task:
     step: str
     config: Mapping[str, Any]
     inputs: Mapping[str, str]
-    sources: Mapping[str, Mapping[str, str]]
+    sources: Mapping[str, Mapping[str, Any]]
     key: str
     store: str
     log: str

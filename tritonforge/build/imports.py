@@ -321,6 +321,5 @@ def _external(main: SourceFile, resolver: Resolver) -> dict[str, SourceFile]:
             homes = (main.path.parent.resolve(), main.path.resolve().parent)
             if not any(path.resolve().is_relative_to(home) for home in homes):
                 raise SpecError("external data is a link that leads out of the model's folder", found=str(path))
-            sha256, size = resolver.digests.digest(path)
-            found[name] = SourceFile(path, sha256, size)
+            found[name] = SourceFile(path, *resolver.digests.digest(path), main.link)
     return found

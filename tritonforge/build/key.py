@@ -38,21 +38,22 @@ _OTHER_BUILDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Keyed:
-    """A node's key, what it was made of (for saying why something runs), and what the run needs."""
+    """A node's key, what it was made of (for saying why something runs), and what the run needs (but its memory,
+    which :func:`memory_of` tells)."""
 
     key: str
     material: Mapping[str, Any]
     needs: Needs
 
 
-def key_of(node: Node, inputs: Mapping[str, str], input_bytes: int) -> Keyed:
+def key_of(node: Node, inputs: Mapping[str, str]) -> Keyed:
     """The key of ``node``, given the digests of its input artifacts by role.
 
     Raises:
         EnvironmentLacks: a tool that the step declares is not installed, or hardware that it is tied to is not here.
     """
     made = step(node.step)
-    needs = made.needs(node.config, input_bytes)
+    needs = made.needs(node.config, 0)
     material = {
         "step": node.step,
         "step_version": made.version,
@@ -63,6 +64,11 @@ def key_of(node: Node, inputs: Mapping[str, str], input_bytes: int) -> Keyed:
         "facets": {name: facet(name) for name in needs.facets},
     }
     return Keyed(digest_of(material), material, needs)
+
+
+def memory_of(node: Node, input_bytes: int) -> int:
+    """What a run of ``node`` takes at most, in bytes, when it reads so many."""
+    return step(node.step).needs(node.config, input_bytes).memory
 
 
 @cache

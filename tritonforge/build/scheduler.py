@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
@@ -15,7 +15,7 @@ from tritonforge.artifact.remote.shared import SharedStore
 from tritonforge.artifact.store import KeyRecord, LocalStore
 from tritonforge.build.executor import Executor, Task, framework_of
 from tritonforge.build.graph import Graph, Node
-from tritonforge.build.key import Keyed, key_of, why
+from tritonforge.build.key import Keyed, key_of, memory_of, why
 from tritonforge.errors import ForgeError
 
 Status = Literal["cached", "fetched", "built", "failed", "skipped"]
@@ -99,13 +99,11 @@ class _Running:
     reasons: tuple[str, ...]
     since: float
     log: Path
+    memory: int
 
 
-def input_bytes(
-    node: Node, results: Mapping[str, NodeResult], store: LocalStore, sizes: dict[str, int] | None = None
-) -> int:
+def _input_bytes(node: Node, results: Mapping[str, NodeResult], store: LocalStore, sizes: dict[str, int]) -> int:
     """How much a node reads, in bytes; ``sizes`` keeps those of artifacts between calls."""
-    sizes = {} if sizes is None else sizes
     total = sum(file.size for file in node.sources.values())
     for other in node.inputs.values():
         digest = results[other].artifact
@@ -141,37 +139,53 @@ def run_graph(graph: Graph, schedule: Schedule) -> dict[str, NodeResult]:
 
 
 def _run(graph: Graph, schedule: Schedule, force: Collection[str], results: dict[str, NodeResult]) -> None:
-    waiting = dict(graph.nodes)
+    place = {name: number for number, name in enumerate(graph.nodes)}
+    lacking = {name: len(set(node.inputs.values())) for name, node in graph.nodes.items()}
+    readers: dict[str, list[Node]] = {name: [] for name in graph.nodes}
+    for node in graph.nodes.values():
+        for other in set(node.inputs.values()):
+            readers[other].append(node)
+    admissible = [node for node in graph.nodes.values() if not lacking[node.id]]
     unasked: deque[_Running] = deque()
     asking: dict[Future[KeyRecord | None], _Running] = {}
     bringing: dict[Future[bool], _Running] = {}
     running: dict[Future[str], _Running] = {}
     in_flight: dict[str, Future[str]] = {}
     ready: list[_Running] = []
+    ready_keys: Counter[str] = Counter()
     lost: set[str] = set()
     sizes: dict[str, int] = {}
     shared = schedule.shared
 
     def finish(result: NodeResult) -> None:
         results[result.node.id] = result
+        for reader in readers[result.node.id]:
+            lacking[reader.id] -= 1
+            if not lacking[reader.id]:
+                admissible.append(reader)
         if shared is not None and result.status == "built" and result.key is not None:
             shared.keep(result.key, anew=result.node.id in force)
         schedule.finished(result)
 
-    def admit() -> bool:
+    def line_up(item: _Running) -> None:
+        ready.append(item)
+        ready_keys[item.keyed.key] += 1
+
+    def leave(item: _Running) -> None:
+        ready.remove(item)
+        ready_keys[item.keyed.key] -= 1
+
+    def admit() -> None:
         """Move nodes whose inputs are known to where they are asked for or run, or straight to a result."""
-        moved = False
-        for node in list(waiting.values()):
-            if any(other not in results for other in node.inputs.values()):
-                continue
-            del waiting[node.id]
-            moved = True
+        nodes = sorted(admissible, key=lambda node: place[node.id])
+        admissible.clear()
+        for node in nodes:
             broken = [other for other in node.inputs.values() if results[other].artifact is None]
             if broken:
                 finish(NodeResult(node, "skipped", reasons=(f"{broken[0]} failed",)))
                 continue
             try:
-                keyed = key_of(node, _inputs(node, results), input_bytes(node, results, schedule.store, sizes))
+                keyed = key_of(node, _inputs(node, results))
             except ForgeError as error:
                 finish(NodeResult(node, "failed", error=error))
                 continue
@@ -182,14 +196,16 @@ def _run(graph: Graph, schedule: Schedule, force: Collection[str], results: dict
                 continue
             reasons = ["forced"] if forced else why(keyed.material, schedule.before.get(node.id))
             log = schedule.logs / f"{node.id.replace('/', '.')}.log"
-            item = _Running(node, keyed, tuple(reasons), 0.0, log)
+            memory = schedule.memory.get(node.model)
+            if memory is None:
+                memory = memory_of(node, _input_bytes(node, results, schedule.store, sizes))
+            item = _Running(node, keyed, tuple(reasons), 0.0, log, memory)
             if shared is not None and not forced:
                 unasked.append(item)
                 continue
             if forced:
                 schedule.store.forget(keyed.key)
             must_run(item)
-        return moved
 
     def must_run(item: _Running) -> None:
         """Nobody made it: it is run as soon as all that it reads is here."""
@@ -199,7 +215,7 @@ def _run(graph: Graph, schedule: Schedule, force: Collection[str], results: dict
             if schedule.store.artifact(str(results[other].artifact)) is None
         }
         if not away:
-            ready.append(item)
+            line_up(item)
         elif shared is None:
             lost.update(away)
         else:
@@ -219,14 +235,14 @@ def _run(graph: Graph, schedule: Schedule, force: Collection[str], results: dict
                 break  # none of the many others fits either
             if item.keyed.key in in_flight:
                 continue
-            memory = sum(_memory(other, schedule) for other in running.values())
+            memory = sum(other.memory for other in running.values())
             fits = cores + _cores(item, schedule) <= schedule.budget.cores
-            fits = fits and memory + _memory(item, schedule) <= schedule.budget.memory
+            fits = fits and memory + item.memory <= schedule.budget.memory
             if running and not fits:
                 continue
             if _waits(item, running.values(), schedule):
                 continue
-            ready.remove(item)
+            leave(item)
             item.since = time.monotonic()
             item.log.unlink(missing_ok=True)
             schedule.started(item.node)
@@ -243,9 +259,9 @@ def _run(graph: Graph, schedule: Schedule, force: Collection[str], results: dict
         if shared is not None and idle and (asking or bringing):
             shared.stood_idle(time.monotonic() - before)
 
-    while waiting or unasked or asking or bringing or ready or running:
-        while admit():
-            pass
+    while admissible or unasked or asking or bringing or ready or running:
+        while admissible:
+            admit()
         ask()
         if not lost:
             start()
@@ -266,7 +282,7 @@ def _run(graph: Graph, schedule: Schedule, force: Collection[str], results: dict
         for brought in [future for future in bringing if future.done()]:
             item = bringing.pop(brought)
             if brought.result():
-                ready.append(item)
+                line_up(item)
             else:
                 lost.update(
                     other
@@ -277,8 +293,10 @@ def _run(graph: Graph, schedule: Schedule, force: Collection[str], results: dict
             item = running.pop(future)
             del in_flight[item.keyed.key]
             finish(_result(item, future))
+            if not ready_keys[item.keyed.key]:
+                continue
             for twin in [other for other in ready if other.keyed.key == item.keyed.key]:
-                ready.remove(twin)
+                leave(twin)
                 finish(_result(twin, future, status="cached"))
     if lost:
         raise _Away(lost)
@@ -303,17 +321,13 @@ def _cores(item: _Running, schedule: Schedule) -> int:
     return min(item.keyed.needs.cores, schedule.budget.cores)
 
 
-def _memory(item: _Running, schedule: Schedule) -> int:
-    return schedule.memory.get(item.node.model, item.keyed.needs.memory)
-
-
 def _task(item: _Running, results: Mapping[str, NodeResult], schedule: Schedule) -> Task:
     return Task(
         node=item.node.id,
         step=item.node.step,
         config=item.node.config,
         inputs=_inputs(item.node, results),
-        sources={path: {"path": str(file.path), "sha256": file.sha256} for path, file in item.node.sources.items()},
+        sources={path: file.for_worker() for path, file in item.node.sources.items()},
         key=item.keyed.key,
         store=str(schedule.store.root),
         log=str(item.log),

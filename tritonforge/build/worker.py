@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from tritonforge.artifact.linking import copy_hashed, place_file
+from tritonforge.artifact.linking import place_file, take_file
 from tritonforge.artifact.sealed import SealedFiles
 from tritonforge.artifact.store import LocalStore
 from tritonforge.durable import describe_os_error
@@ -28,6 +28,8 @@ from tritonforge.steps.registry import step
 from tritonforge.steps.step import Input, Job
 
 _PR_SET_PDEATHSIG: Final = 1
+LINKED_FROM: Final = 16 << 20
+"""Bytes from which a file is linked, where the spec allows it: smaller ones are edited by hand."""
 
 
 def main() -> None:
@@ -145,6 +147,8 @@ def _private_sources(
 ) -> tuple[dict[str, Path], dict[Path | None, Path]]:
     """Sealed copies of the sources that are just what the key was made of, and where each came from.
 
+    A large file of a source with `link: true` becomes a private file of the store itself.
+
     Raises:
         CheckFailed: a source was changed after the key was made.
     """
@@ -153,10 +157,13 @@ def _private_sources(
     for index, (path, source) in enumerate(task["sources"].items()):
         original = Path(source["path"])
         private = staging / "sources" / str(index) / original.name
-        if copy_hashed(original, private) != source["sha256"]:
+        link = source["link"] and original.stat().st_size >= LINKED_FROM
+        if not take_file(original, private, source["sha256"], seen=source["stamp"], link=link):
             raise CheckFailed(
                 "a source was changed while it was built", place=Place(original), hint="run the build again"
             )
+        if link and not private.samefile(original):
+            sys.stderr.write(f"{original} was copied, not linked: it is another user's, or on another file system\n")
         sealed.seal(private, source["sha256"])
         sources[path], real[private] = private, original
     return sources, real

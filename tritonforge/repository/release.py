@@ -21,7 +21,8 @@ from typing import Any, Final
 
 from tritonforge.artifact.artifact import Artifact, inside
 from tritonforge.artifact.digest import digest_bytes, digest_file
-from tritonforge.artifact.linking import holds, seal
+from tritonforge.artifact.linking import holds
+from tritonforge.artifact.sealed import seal
 from tritonforge.artifact.signature import Signature
 from tritonforge.artifact.store import ArtifactStore
 from tritonforge.durable import (

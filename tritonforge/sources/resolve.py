@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,15 +21,24 @@ SKIPPED: Final = {"__pycache__", ".git", ".ipynb_checkpoints", ".DS_Store"}
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file that a step reads: where it lies now, and what it holds."""
+    """A file that a step reads: where it lies now, and what it holds; ``stamp`` as :class:`Read` has it.
+
+    ``link`` says that the store may take over the file itself.
+    """
 
     path: Path
     sha256: str
     size: int
+    stamp: str | None = field(default=None, compare=False)
+    link: bool = field(default=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """Its content, without the place: what a key is made of."""
         return {"sha256": self.sha256, "size": self.size}
+
+    def for_worker(self) -> dict[str, str | bool | None]:
+        """What the process that runs the step is told of it, as plain data."""
+        return {"path": str(self.path), "sha256": self.sha256, "stamp": self.stamp, "link": self.link}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +68,7 @@ class Resolver:
         path = self._path(source, place)
         if path.is_dir():
             raise SpecError("a source is a folder", place=place, found=str(path), expected="a file")
-        found = self._read(path)
+        found = self._read(path, link=source.link)
         self._expect(found, source, place)
         return found
 
@@ -76,7 +85,10 @@ class Resolver:
         if source.package is None:
             path = self._path(source, place)
             if path.is_dir():
-                files = {file.relative_to(path).as_posix(): self._read(file) for file in _walk(path, place, compiled)}
+                files = {
+                    file.relative_to(path).as_posix(): self._read(file, link=source.link)
+                    for file in _walk(path, place, compiled)
+                }
                 self._expect_folder(files, source, place)
                 return files
         found_file = self.file(source, place)
@@ -133,12 +145,12 @@ class Resolver:
             raise SpecError("a source is missing", place=place, expected="a file or folder", found=str(path), hint=near)
         return path
 
-    def _read(self, path: Path) -> SourceFile:
+    def _read(self, path: Path, *, link: bool = False) -> SourceFile:
         try:
-            sha256, size = self.digests.digest(path)
+            found = self.digests.digest(path)
         except OSError as error:
             raise SpecError(f"cannot read a source: {error.strerror}", found=str(path)) from None
-        return SourceFile(path, sha256, size)
+        return SourceFile(path, *found, link)
 
     def _from_package(self, source: SourceRef, place: Place) -> SourceFile:
         assert source.package is not None and source.file is not None

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from tritonforge.errors import ForgeError, Place, SpecError, did_you_mean
 from tritonforge.spec.document import Document, Path_, dotted, merge, read
 from tritonforge.spec.models import EnsembleSpec, ForgeSpec, GateSpec, ModelSpec, PlatformSpec
+from tritonforge.spec.strict import field_docs
 from tritonforge.spec.targets.server import ServerTarget
 
 _VARIABLE: Final = re.compile(r"\$(\$)?\{([^}]*)\}")
@@ -274,9 +275,9 @@ def _known_keys(path: Path_) -> set[str]:
 
 def _field_help(path: Path_) -> str | None:
     for model in _classes(path[:-1]):
-        field = model.model_fields.get(str(path[-1]))
-        if field is not None and field.description:
-            return field.description.split("\n")[0]
+        text = field_docs(model).get(str(path[-1]))
+        if text:
+            return text.split("\n")[0]
     return None
 
 

@@ -37,6 +37,10 @@ class SourceRef(Strict):
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
     """The content that is expected; anything else is refused."""
 
+    link: bool = False
+    """Files of 16 MiB or more are not copied into the store: it takes them over by a hard link, so that their bytes are
+    on the disk once. They become read-only and get a time of the store's; replace such a file, never write into it."""
+
     @model_validator(mode="before")
     @classmethod
     def _short_form(cls, value: Any) -> Any:
@@ -64,6 +68,8 @@ class SourceRef(Strict):
             raise ValueError("`package` and `file` go together")
         if self.revision is not None and self.hub is None:
             raise ValueError("`revision` goes with `hub`")
+        if self.link and self.path is None:
+            raise ValueError("`link` goes with `path`: other sources lie in the cache already")
         return self
 
     def __str__(self) -> str:
