@@ -8,6 +8,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -145,7 +146,8 @@ def _run(graph: Graph, schedule: Schedule, force: Collection[str], results: dict
     for node in graph.nodes.values():
         for other in set(node.inputs.values()):
             readers[other].append(node)
-    admissible = [node for node in graph.nodes.values() if not lacking[node.id]]
+    nodes = list(graph.nodes.values())
+    admissible = [number for number, node in enumerate(nodes) if not lacking[node.id]]  # a heap: in the graph's order
     unasked: deque[_Running] = deque()
     asking: dict[Future[KeyRecord | None], _Running] = {}
     bringing: dict[Future[bool], _Running] = {}
@@ -162,7 +164,7 @@ def _run(graph: Graph, schedule: Schedule, force: Collection[str], results: dict
         for reader in readers[result.node.id]:
             lacking[reader.id] -= 1
             if not lacking[reader.id]:
-                admissible.append(reader)
+                heappush(admissible, place[reader.id])
         if shared is not None and result.status == "built" and result.key is not None:
             shared.keep(result.key, anew=result.node.id in force)
         schedule.finished(result)
@@ -177,9 +179,8 @@ def _run(graph: Graph, schedule: Schedule, force: Collection[str], results: dict
 
     def admit() -> None:
         """Move nodes whose inputs are known to where they are asked for or run, or straight to a result."""
-        nodes = sorted(admissible, key=lambda node: place[node.id])
-        admissible.clear()
-        for node in nodes:
+        while admissible:
+            node = nodes[heappop(admissible)]
             broken = [other for other in node.inputs.values() if results[other].artifact is None]
             if broken:
                 finish(NodeResult(node, "skipped", reasons=(f"{broken[0]} failed",)))
@@ -260,8 +261,7 @@ def _run(graph: Graph, schedule: Schedule, force: Collection[str], results: dict
             shared.stood_idle(time.monotonic() - before)
 
     while admissible or unasked or asking or bringing or ready or running:
-        while admissible:
-            admit()
+        admit()
         ask()
         if not lost:
             start()
