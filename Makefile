@@ -8,7 +8,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 SPEC := repositories/file-type/forge.yaml
 FORGE := $(BIN)/tritonforge
 
-.PHONY: demo test check format docs table faults corpus bench lock clean
+.PHONY: demo test check format docs table faults corpus scale bench lock clean
 
 demo: $(VENV)/.demo
 	@$(FORGE) build --spec $(SPEC)
@@ -62,6 +62,10 @@ bench: $(VENV)/.test
 # ONNX's own models and many generated signatures, built, loaded and asked in the embedded Triton (half an hour).
 corpus: $(VENV)/.test
 	$(BIN)/python -m pytest -s tests/live/test_onnx_corpus.py tests/live/test_signatures_property.py
+
+# A spec of 1,000 models, a model of 4 GB and a repository of 20 GB (a quarter of an hour, and 25 GB of the disk).
+scale: $(VENV)/.test
+	$(BIN)/python -m pytest tests/live/test_scale.py
 
 # Needs uv (https://pypi.org/project/uv). Existing pins are kept where they still fit, and both locks agree.
 LOCK := uv pip compile pyproject.toml - --universal --python-version 3.11 --generate-hashes --no-annotate \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -157,3 +158,26 @@ def save_external(path: Path, data: str = "weights.bin") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(made, path, save_as_external_data=True, location=data, size_threshold=16)
     return path
+
+
+def save_table(path: Path, rows: int, seed: int = 0) -> Path:
+    """A Gather from a table of ``rows`` times 1 KiB, all of it in external data beside the model, which is given.
+
+    The data is written in pieces and looks ten seconds old: old enough for its digest to be remembered.
+    """
+    table = TensorProto(name="table", data_type=FLOAT, dims=[rows, 256], data_location=TensorProto.EXTERNAL)
+    for key, text in (("location", f"{path.stem}.bin"), ("offset", "0"), ("length", str(rows << 10))):
+        table.external_data.add(key=key, value=text)
+    node = helper.make_node("Gather", ["table", "ids"], ["rows"])
+    made = model([node], [value("ids", ["N", 1], INT64)], [value("rows", ["N", 1, 256])], [table])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save_model(made, path)
+    data = path.with_suffix(".bin")
+    data.unlink(missing_ok=True)  # a linked one is the store's
+    random = np.random.default_rng(seed)
+    with data.open("wb") as stream:
+        for first in range(0, rows, 1 << 14):
+            random.random((min(1 << 14, rows - first), 256), np.float32).tofile(stream)
+    moment = data.stat().st_mtime - 10
+    os.utime(data, (moment, moment))
+    return data

@@ -102,7 +102,7 @@ def replacing(path: Path, *, before: str | None = None, after: str | None = None
     ``before`` and ``after`` name fault points around the rename.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(path)
+    sweep(path)
     fd, name = tempfile.mkstemp(prefix=f".{path.name}.{_here()}.{os.getpid()}-", suffix=".tmp", dir=path.parent)
     staged = Path(name)
     try:
@@ -147,7 +147,7 @@ def _here() -> str:
     return "".join(character for character in socket.gethostname() if character.isalnum())[:32]
 
 
-def _sweep(path: Path) -> None:
+def sweep(path: Path) -> None:
     """Delete what processes of this machine that are gone left staged for ``path``."""
     beginning = f".{path.name}.{_here()}."
     with os.scandir(path.parent) as entries:

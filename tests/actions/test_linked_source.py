@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 from cli.commands import Workshop
-from onnx import TensorProto, helper
+from making_onnx import save_table
 
 ROWS = 17 << 10
 SPEC = """\
@@ -21,28 +19,6 @@ models:
 """
 
 
-def write_table(folder: Path, seed: int) -> Path:
-    """A Gather from a table of 17 MiB that lies in external data."""
-    table = TensorProto(name="table", data_type=TensorProto.FLOAT, dims=[ROWS, 256])
-    table.data_location = TensorProto.EXTERNAL
-    table.external_data.add(key="location", value="table.bin")
-    graph = helper.make_graph(
-        [helper.make_node("Gather", ["table", "ids"], ["rows"])],
-        "table",
-        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["N", 1])],
-        [helper.make_tensor_value_info("rows", TensorProto.FLOAT, ["N", 1, 256])],
-        [table],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.save_model(model, folder / "table.onnx")
-    data = folder / "table.bin"
-    data.unlink(missing_ok=True)
-    np.random.default_rng(seed).random((ROWS, 256), np.float32).tofile(data)
-    moment = data.stat().st_mtime - 10  # old enough for its digest to be remembered
-    os.utime(data, (moment, moment))
-    return data
-
-
 def served(forge: Workshop) -> Path:
     [data] = (forge.folder / "build" / "local" / "current" / "models" / "table").rglob("table.bin")
     return data
@@ -50,7 +26,7 @@ def served(forge: Workshop) -> Path:
 
 @pytest.fixture
 def data(workshop: Workshop) -> Path:
-    return write_table(workshop.folder, 1)
+    return save_table(workshop.folder / "table.onnx", ROWS, 1)
 
 
 @pytest.mark.parametrize("link", [True, False])
@@ -68,7 +44,7 @@ def test_a_file_that_was_replaced_is_another_version(workshop: Workshop, data: P
     workshop.write(SPEC.replace("LINK", "true"))
     workshop.build()
     old = served(workshop).read_bytes()
-    write_table(workshop.folder, 2)
+    save_table(workshop.folder / "table.onnx", ROWS, 2)
     workshop.build()
     assert "/2/" in str(served(workshop))
     assert served(workshop).read_bytes() == data.read_bytes() != old

@@ -20,7 +20,7 @@ from tritonforge.build.graph import Graph, Node
 from tritonforge.build.planning import plan_graph
 from tritonforge.build.record import BuildRecord, read_record, write_record
 from tritonforge.build.scheduler import Budget, NodeResult, Schedule, run_graph
-from tritonforge.durable import disk_errors, folder_lock
+from tritonforge.durable import disk_errors, folder_lock, sweep
 from tritonforge.errors import ForgeError, Interrupted, UsageError, did_you_mean
 from tritonforge.interruption import interruptible
 from tritonforge.repository.release import Release
@@ -286,6 +286,8 @@ def _keep_record(path: Path, record: BuildRecord, *, changed: bool) -> None:
     if changed or not path.exists():
         with disk_errors("cannot keep the build record", path):
             write_record(path, record)
+    else:
+        sweep(path)  # what a build that was killed just before left staged
 
 
 def run_steps(
