@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tritonforge.artifact import digest
 from tritonforge.artifact.digest import FileDigests, canonical_json, digest_bytes, digest_file, digest_of
+from tritonforge.artifact.sealed import seal
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
@@ -103,6 +104,43 @@ class TestMemory:
             os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
         assert memory.digest(path)[0] == digest_bytes(path.read_bytes())
         assert len(reads) == 2
+
+    def test_a_file_that_the_store_took_over_is_not_read_again(
+        self, tmp_path: Path, reads: list[Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(digest, "_RACY_NS", -1)
+        path = tmp_path / "f"
+        path.write_bytes(b"abc")
+        memory = FileDigests(tmp_path / "d.sqlite")
+        memory.digest(path)
+        os.link(path, tmp_path / "blob")
+        seal(tmp_path / "blob", digest_bytes(b"abc"))
+        assert memory.digest(path)[:2] == (digest_bytes(b"abc"), 3)
+        assert len(reads) == 1
+
+    def test_a_seal_on_another_file_is_no_proof(
+        self, tmp_path: Path, reads: list[Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(digest, "_RACY_NS", -1)
+        path = tmp_path / "f"
+        path.write_bytes(b"abc")
+        memory = FileDigests(tmp_path / "d.sqlite")
+        memory.digest(path)
+        (tmp_path / "g").write_bytes(b"xyz")
+        (tmp_path / "g").rename(path)
+        seal(path, digest_bytes(b"abc"))
+        assert memory.digest(path).sha256 == digest_bytes(b"xyz")
+        path.write_bytes(b"longer")
+        seal(path, digest_bytes(b"xyz"))
+        assert memory.digest(path).sha256 == digest_bytes(b"longer")
+
+    def test_only_an_old_file_has_a_stamp(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A mapping may be written again without another time until its pages are on the disk."""
+        (tmp_path / "f").write_bytes(b"abc")
+        memory = FileDigests(tmp_path / "d.sqlite")
+        assert memory.digest(tmp_path / "f").stamp is None
+        monkeypatch.setattr(digest, "_MAPPED_NS", -1)
+        assert memory.digest(tmp_path / "f").stamp == digest.stamp((tmp_path / "f").stat())
 
     def test_facts_are_remembered_by_content(self, tmp_path: Path) -> None:
         FileDigests(tmp_path / "d.sqlite").remember("abc", "kind", ["x"])

@@ -212,10 +212,17 @@ class TestTakeFile:
     ) -> None:
         monkeypatch.setattr(linking, "digest_file", lambda path: pytest.fail("it was read"))
         monkeypatch.setattr(linking, "copy_hashed", lambda *_: pytest.fail("it was read"))
-        sha256 = digest_bytes(b"abc")
-        assert take_file(source, tmp_path / "t", sha256, seen=stamp(source.stat()), link=link)
-        seal(source, sha256)  # as the store does to a file that it took over; a link changes the stamp too
-        assert take_file(source, tmp_path / "u", sha256, seen="another", link=link)
+        assert take_file(source, tmp_path / "t", digest_bytes(b"abc"), seen=stamp(source.stat()), link=link)
+
+    @pytest.mark.parametrize("link", [False, True])
+    def test_a_forged_seal_is_no_proof(self, source: Path, tmp_path: Path, link: bool) -> None:
+        source.write_bytes(b"abd")
+        seal(source, digest_bytes(b"abc"))
+        assert not take_file(source, tmp_path / "t", digest_bytes(b"abc"), seen="another", link=link)
+
+    def test_a_linked_file_is_read_only_from_then_on(self, source: Path, tmp_path: Path) -> None:
+        assert take_file(source, tmp_path / "t", digest_bytes(b"abc"), seen=None, link=True)
+        assert source.stat().st_mode & 0o777 == 0o444
 
     def test_a_copy_that_somebody_writes_below_is_refused(
         self, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -227,12 +234,15 @@ class TestTakeFile:
         monkeypatch.setattr(linking, "copy_file", copy)
         assert not take_file(source, tmp_path / "t", digest_bytes(b"abc"), seen=stamp(source.stat()), link=False)
 
-    def test_what_cannot_be_linked_is_copied(
+    def test_blocks_are_shared_rather_than_the_file(
         self, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def refuse(*_: object, **__: object) -> None:
-            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        def clone(target: int, request: int, source: int) -> int:
+            assert request == 0x40049409
+            os.pwrite(target, os.pread(source, 100, 0), 0)
+            return 0
 
-        monkeypatch.setattr(os, "link", refuse)
+        monkeypatch.setattr(fcntl, "ioctl", clone)
         assert take_file(source, tmp_path / "t", digest_bytes(b"abc"), seen=None, link=True)
         assert not (tmp_path / "t").samefile(source)
+        assert (tmp_path / "t").read_bytes() == b"abc"

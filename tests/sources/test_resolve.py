@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tritonforge.artifact.digest import FileDigests, digest_bytes, digest_of
-from tritonforge.errors import Place, SpecError
-from tritonforge.sources.resolve import Resolver, SourceFile
+from tritonforge.errors import EnvironmentLacks, Place, SpecError
+from tritonforge.sources.resolve import LINKED_FROM, Resolver, SourceFile
 from tritonforge.spec.lock import Lock, LockedSource
 from tritonforge.spec.source import SourceRef
 
@@ -49,6 +50,35 @@ def test_a_file_is_where_the_spec_says_with_its_digest(resolver: Resolver, folde
     assert found == SourceFile(path, digest_bytes(b"data"), 4)
     assert "path" not in found.to_json()
     assert resolver.tree(ref("deep/net.onnx"), PLACE) == {"net.onnx": found}
+
+
+@pytest.mark.parametrize("link", [True, False])
+def test_only_large_files_are_linked_and_only_where_the_spec_says(resolver: Resolver, folder: Path, link: bool) -> None:
+    write(folder / "small")
+    with (folder / "large").open("wb") as stream:
+        stream.truncate(LINKED_FROM)
+    assert resolver.file(ref({"path": "large", "link": link}), PLACE).link is link
+    assert not resolver.file(ref({"path": "small", "link": link}), PLACE).link
+    assert {name: file.link for name, file in resolver.tree(ref({"path": ".", "link": link}), PLACE).items()} == {
+        "large": link,
+        "small": False,
+    }
+
+
+@pytest.mark.parametrize("why", ["another user's", "another file system"])
+def test_what_cannot_be_linked_is_refused(
+    resolver: Resolver, folder: Path, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (folder / "large").open("wb") as stream:
+        stream.truncate(LINKED_FROM)
+    if why == "another user's":
+        monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    else:
+        resolver = replace(resolver, cache=Path("/proc/store/packages"))
+    with pytest.raises(EnvironmentLacks, match="link: true") as raised:
+        resolver.file(ref({"path": "large", "link": True}), PLACE)
+    assert why in str(raised.value)
+    assert resolver.file(ref("large"), PLACE).size == LINKED_FROM
 
 
 def test_a_path_may_begin_at_home(resolver: Resolver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

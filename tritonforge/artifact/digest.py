@@ -16,6 +16,8 @@ from tritonforge.artifact.sealed import is_sealed
 
 _RACY_NS: Final = 2_000_000_000
 """A file younger than this may change again within its timestamp's resolution: its digest is not remembered."""
+_MAPPED_NS: Final = 60_000_000_000
+"""A file younger than this may be written through a mapping without another time."""
 
 
 def canonical_json(value: object) -> bytes:
@@ -42,7 +44,8 @@ def digest_file(path: Path) -> str:
 class Read(NamedTuple):
     """What a file held: its sha256, its size in bytes, and what :func:`stamp` says as long as it holds that.
 
-    Without a stamp the file is so young that it may change again without another time.
+    Without a stamp the file was written in the last minute, and perhaps through a mapping: the kernel gives a page that
+    is written again no other time until it has reached the disk, which it has half a minute later.
     """
 
     sha256: str
@@ -53,6 +56,13 @@ class Read(NamedTuple):
 def stamp(found: os.stat_result) -> str:
     """What changes whenever a file does."""
     return f"{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}:{found.st_ino}:{found.st_dev}"
+
+
+def _taken_over(found: os.stat_result, before: str, sha256: str) -> bool:
+    """Whether a file differs from its stamp of ``before`` in just what happens when the store takes it over."""
+    size, *_, inode, device = before.split(":")
+    same = (str(found.st_size), str(found.st_ino), str(found.st_dev)) == (size, inode, device)
+    return same and is_sealed(found, sha256)
 
 
 class FileDigests:
@@ -76,17 +86,15 @@ class FileDigests:
     def digest(self, path: Path) -> Read:
         """What ``path`` holds; a file that the store took over by a link is known by its seal."""
         before = path.stat()
-        now = stamp(before)
+        now, age = stamp(before), time.time_ns() - max(before.st_mtime_ns, before.st_ctime_ns)
         row = self._one("SELECT sha256, stat FROM files WHERE path = ?", (os.fspath(path),))
         known = None if row is None else _unchecked(row[0], row[1])
-        if known is not None and row[1] == now:
-            return Read(known, before.st_size, now)
-        if known is None or not is_sealed(before, known):
+        if known is None or not (row[1] == now or _taken_over(before, row[1], known)):
             known = digest_file(path)
-        if time.time_ns() - max(before.st_mtime_ns, before.st_ctime_ns) <= _RACY_NS:
-            return Read(known, before.st_size, None)
-        self._run("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", (os.fspath(path), now, _checked(known, now)))
-        return Read(known, before.st_size, now)
+            if age > _RACY_NS:
+                row = (os.fspath(path), now, _checked(known, now))
+                self._run("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", row)
+        return Read(known, before.st_size, now if age > _MAPPED_NS else None)
 
     def moved(self, old: Path, new: Path) -> None:
         """Go on knowing the files below a folder that was renamed: that changes none of them."""

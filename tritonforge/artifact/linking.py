@@ -29,6 +29,8 @@ def holds(path: Path, sha256: str, size: int) -> bool:
             return True
         if digest_file(path) != sha256:
             return False
+        if stamp(path.stat()) != stamp(found):
+            return False
     except OSError:
         return False
     with contextlib.suppress(OSError):  # somebody else's file: it is read again next time
@@ -91,25 +93,33 @@ def take_file(source: Path, target: Path, sha256: str, *, seen: str | None, link
     """Make ``target`` hold what ``source`` holds; False where that is not what ``sha256`` says.
 
     ``seen`` is the :func:`stamp` of the source when it was read: where it still has that, nothing is read again. With
-    ``link`` the target is the source itself where the file system allows it, else a copy.
+    ``link`` the target is the source itself, read-only from now on, where the file system does not share blocks.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     before = source.stat()
-    known = stamp(before) == seen or is_sealed(before, sha256)
-    if link and os.geteuid() in (0, before.st_uid):
-        with contextlib.suppress(OSError):
-            os.link(source.resolve(), target)
-            after = target.stat()
-            same = (before.st_ino, before.st_size, before.st_mtime_ns) == (
-                after.st_ino,
-                after.st_size,
-                after.st_mtime_ns,
-            )
-            return (known and same) or digest_file(target) == sha256
+    known = stamp(before) == seen
+    if link and not _clone(source, target):
+        os.link(source.resolve(), target)
+        target.chmod(0o444)
+        right = known or digest_file(target) == sha256
+        return right and target.stat().st_mtime_ns == source.stat().st_mtime_ns == before.st_mtime_ns
+    if link:
+        return (known and stamp(source.stat()) == seen) or digest_file(target) == sha256
     if not known:
         return copy_hashed(source, target) == sha256
     copy_file(source, target)
-    return stamp(source.stat()) == stamp(before)
+    return stamp(source.stat()) == seen
+
+
+def _clone(source: Path, target: Path) -> bool:
+    """A copy that shares the blocks; False, and nothing is there, where the file system cannot do that."""
+    with source.open("rb") as reader, target.open("xb") as writer:
+        try:
+            fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
+        except OSError:
+            target.unlink()
+            return False
+    return True
 
 
 def copy_hashed(source: Path, target: Path) -> str:

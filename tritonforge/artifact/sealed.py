@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Final
 
+from tritonforge.errors import CheckFailed, Place
+
 _SEALED_FROM: Final = 1_000_000_000
 """2001-09-09T01:46:40Z; see :func:`seal`."""
 
@@ -23,7 +25,8 @@ def seal(path: Path, sha256: str) -> None:
 def is_sealed(stat: os.stat_result, sha256: str) -> bool:
     """Whether nobody wrote into a file since it was sealed.
 
-    A disk that loses bits of its own accord changes no time: `tritonforge cache verify` reads every byte.
+    It does not guard against somebody who sets the time back, nor against a disk that loses bits of its own accord:
+    `tritonforge cache verify` reads every byte.
     """
     return stat.st_mtime_ns == _sealed_ns(sha256)
 
@@ -32,23 +35,46 @@ def _sealed_ns(sha256: str) -> int:
     return (_SEALED_FROM + int(sha256[:7], 16)) * 1_000_000_000
 
 
-class SealedFiles:
-    """Digests of sealed files by inode, so that a large one is not read once more when it is taken into the store.
+class KnownFiles:
+    """Digests of a step's sources by inode, so that a large one is not read once more when it becomes part of an
+    artifact. A hard link to such a file is the same file; a copy of it is another one.
 
-    A hard link to such a file is the same file; a copy of it is another one.
+    Files that are the user's own (``theirs``) may not change until the artifact is made.
     """
 
     def __init__(self) -> None:
-        self._known: dict[tuple[int, int, int], str] = {}
+        self._known: dict[tuple[int, int], tuple[str, int, int]] = {}
+        self._theirs: dict[tuple[int, int], Path] = {}
 
-    def seal(self, path: Path, sha256: str) -> None:
-        """Remember the digest of a file as long as nobody writes into it."""
-        seal(path, sha256)
+    def add(self, path: Path, sha256: str, *, theirs: Path | None = None) -> None:
+        """Remember the digest of a file as long as nobody writes into it; ``theirs`` is where the user has it."""
+        if theirs is None:
+            seal(path, sha256)  # a write in the very tick in which it was copied would not show
         found = path.stat()
-        self._known[found.st_dev, found.st_ino, found.st_size] = sha256
+        self._known[found.st_dev, found.st_ino] = (sha256, found.st_size, found.st_mtime_ns)
+        if theirs is not None:
+            self._theirs[found.st_dev, found.st_ino] = theirs
 
     def digest(self, path: Path) -> str | None:
-        """The digest of a sealed file that is as it was; None of any other."""
+        """The digest of a known file that is as it was; None of any other.
+
+        Raises:
+            CheckFailed: it is the user's own, and was written into.
+        """
         found = path.stat()
-        sha256 = self._known.get((found.st_dev, found.st_ino, found.st_size))
-        return sha256 if sha256 is not None and is_sealed(found, sha256) else None
+        inode = (found.st_dev, found.st_ino)
+        sha256, *as_it_was = self._known.get(inode, (None,))
+        if sha256 is not None and as_it_was != [found.st_size, found.st_mtime_ns]:
+            if inode in self._theirs:
+                raise CheckFailed(
+                    "a source was changed while it was built",
+                    place=Place(self._theirs[inode]),
+                    hint="run the build again; replace files of a source with `link: true`, never write into them",
+                )
+            return None
+        return sha256
+
+    def is_theirs(self, path: Path) -> bool:
+        """Whether the file is the user's own."""
+        found = path.stat()
+        return (found.st_dev, found.st_ino) in self._theirs

@@ -26,7 +26,7 @@ from typing import Any, Protocol
 from tritonforge.artifact.artifact import Artifact, Draft, FileEntry
 from tritonforge.artifact.digest import canonical_json, digest_bytes, digest_file
 from tritonforge.artifact.linking import holds, place_file
-from tritonforge.artifact.sealed import SealedFiles, seal
+from tritonforge.artifact.sealed import KnownFiles, seal
 from tritonforge.durable import disk_errors, fault_point, folder_lock, fsync_file, fsync_folder, write_atomic
 from tritonforge.errors import CheckFailed
 
@@ -176,9 +176,9 @@ class LocalStore:
         *,
         facets: Mapping[str, str],
         provenance: Mapping[str, Any],
-        sealed: SealedFiles | None = None,
+        known: KnownFiles | None = None,
     ) -> Artifact:
-        """As the protocol says; staged files that are ``sealed`` are not read."""
+        """As the protocol says; staged files that are ``known`` are not read."""
         files: dict[str, FileEntry] = {}
         for path in sorted(staged.rglob("*")):
             if path.is_symlink() or not (path.is_file() or path.is_dir()):
@@ -188,9 +188,7 @@ class LocalStore:
                     found=f"'{path.relative_to(staged)}' is a link or a special file",
                 )
             if path.is_file():
-                files[path.relative_to(staged).as_posix()] = self._take(
-                    path, None if sealed is None else sealed.digest(path)
-                )
+                files[path.relative_to(staged).as_posix()] = self._take(path, known or KnownFiles())
         artifact = Artifact(draft.format, files, draft.signature, draft.metadata)
         self._write_manifest(artifact)
         record = {"artifact": artifact.digest, "facets": dict(facets), "provenance": dict(provenance)}
@@ -220,9 +218,11 @@ class LocalStore:
         """Take in a staged file whose bytes were held against ``entry`` while they came."""
         self._move_in(path, entry.sha256)
 
-    def _take(self, path: Path, known: str | None) -> FileEntry:
-        digest, size = known or digest_file(path), path.stat().st_size
-        if not _is(self.blob(digest), digest, size):
+    def _take(self, path: Path, known: KnownFiles) -> FileEntry:
+        digest, size = known.digest(path) or digest_file(path), path.stat().st_size
+        blob = self.blob(digest)
+        # A file that the user gave away takes the place of a copy, whose bytes would be on the disk a second time.
+        if not _is(blob, digest, size) or (known.is_theirs(path) and not path.samefile(blob)):
             self._move_in(path, digest)
         return FileEntry(digest, size)
 

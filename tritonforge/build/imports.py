@@ -229,7 +229,7 @@ def _onnx(asked: Importing, kind: str, sources: Mapping[str, SourceFile]) -> str
             hint="name one file",
         )
     main = sources[networks[0]] if networks else next(iter(sources.values()))
-    files = {MODEL: main, **_external(main, asked.resolver)}
+    files = {MODEL: main, **_external(main, asked.resolver, link=asked.model.source.link)}
     files.update(extra_files(asked, asked.model.files, ("files",), files))
     config = _shared_config(asked.model)
     if asked.model.sequence is not None:
@@ -285,14 +285,14 @@ def _processor(asked: Importing, kind: str, sources: Mapping[str, SourceFile]) -
 
 def _tensorflow(asked: Importing, kind: str, sources: Mapping[str, SourceFile]) -> str:
     model, tensorflow = asked.model, asked.model.tensorflow
-    files = _under("model", {**sources, **_shards(sources, asked.resolver)})
+    files = _under("model", {**sources, **_shards(sources, asked.resolver, link=model.source.link)})
     files.update(_under("code", extra_files(asked, tensorflow.code, ("tensorflow", "code"))))
     recipe = {"kind": kind, **tensorflow.model_dump(exclude={"code"})}
     config = {"recipe": recipe, **_shared_config(model)}
     return _node(asked, "import-tensorflow", config, files)
 
 
-def _shards(sources: Mapping[str, SourceFile], resolver: Resolver) -> dict[str, SourceFile]:
+def _shards(sources: Mapping[str, SourceFile], resolver: Resolver, *, link: bool) -> dict[str, SourceFile]:
     """The data files of a TensorFlow checkpoint that is named by its ``.index`` alone."""
     if len(sources) != 1:
         return {}
@@ -300,10 +300,10 @@ def _shards(sources: Mapping[str, SourceFile], resolver: Resolver) -> dict[str, 
     if index.path.suffix != ".index":
         return {}
     beside = sorted(index.path.parent.glob(f"{glob.escape(index.path.stem)}.data-*"))
-    return {path.name: SourceFile(path, *resolver.digests.digest(path)) for path in beside if path.is_file()}
+    return {path.name: resolver.read(path, link=link) for path in beside if path.is_file()}
 
 
-def _external(main: SourceFile, resolver: Resolver) -> dict[str, SourceFile]:
+def _external(main: SourceFile, resolver: Resolver, *, link: bool) -> dict[str, SourceFile]:
     """The external data files that the model names; remembered by its digest, so that it is parsed once."""
     names = resolver.digests.fact(main.sha256, "onnx-external")
     if names is None:
@@ -321,5 +321,5 @@ def _external(main: SourceFile, resolver: Resolver) -> dict[str, SourceFile]:
             homes = (main.path.parent.resolve(), main.path.resolve().parent)
             if not any(path.resolve().is_relative_to(home) for home in homes):
                 raise SpecError("external data is a link that leads out of the model's folder", found=str(path))
-            found[name] = SourceFile(path, *resolver.digests.digest(path), main.link)
+            found[name] = resolver.read(path, link=link)
     return found

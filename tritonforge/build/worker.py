@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tritonforge.artifact.linking import place_file, take_file
-from tritonforge.artifact.sealed import SealedFiles
+from tritonforge.artifact.sealed import KnownFiles
 from tritonforge.artifact.store import LocalStore
 from tritonforge.durable import describe_os_error
 from tritonforge.errors import CheckFailed, ForgeError, Place
@@ -28,8 +28,6 @@ from tritonforge.steps.registry import step
 from tritonforge.steps.step import Input, Job
 
 _PR_SET_PDEATHSIG: Final = 1
-LINKED_FROM: Final = 16 << 20
-"""Bytes from which a file is linked, where the spec allows it: smaller ones are edited by hand."""
 
 
 def main() -> None:
@@ -55,8 +53,8 @@ def main() -> None:
 def _serve(task: dict[str, Any]) -> dict[str, Any]:
     log = Path(task["log"])
     log.parent.mkdir(parents=True, exist_ok=True)
-    saved = os.dup(1), os.dup(2)
     with log.open("ab", buffering=0) as stream:
+        saved = os.dup(1), os.dup(2)
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
         try:
@@ -105,8 +103,8 @@ def _run(task: dict[str, Any]) -> str:
             inputs[role] = Input(artifact, folder)
         out = staging / "out"
         out.mkdir()
-        sealed = SealedFiles()
-        sources, real = _private_sources(task, staging, sealed)
+        known = KnownFiles()
+        sources, real = _private_sources(task, staging, known)
         kept = Path(task["log"]).with_suffix(".failed")
         shutil.rmtree(kept, ignore_errors=True)
         try:
@@ -125,7 +123,7 @@ def _run(task: dict[str, Any]) -> str:
             "seconds": round(time.monotonic() - clock, 3),
         }
         facets = task["facets"]
-        return store.commit(task["key"], out, draft, facets=facets, provenance=provenance, sealed=sealed).digest
+        return store.commit(task["key"], out, draft, facets=facets, provenance=provenance, known=known).digest
 
 
 def _lasting(place: Place, real: dict[Path | None, Path], staging: Path, task: dict[str, Any]) -> Place | None:
@@ -143,11 +141,11 @@ def _lasting(place: Place, real: dict[Path | None, Path], staging: Path, task: d
 
 
 def _private_sources(
-    task: dict[str, Any], staging: Path, sealed: SealedFiles
+    task: dict[str, Any], staging: Path, known: KnownFiles
 ) -> tuple[dict[str, Path], dict[Path | None, Path]]:
-    """Sealed copies of the sources that are just what the key was made of, and where each came from.
+    """Private copies of the sources that are just what the key was made of, and where each came from.
 
-    A large file of a source with `link: true` becomes a private file of the store itself.
+    A large file of a source with `link: true` is no copy: it becomes the store's when the step is done.
 
     Raises:
         CheckFailed: a source was changed after the key was made.
@@ -157,14 +155,11 @@ def _private_sources(
     for index, (path, source) in enumerate(task["sources"].items()):
         original = Path(source["path"])
         private = staging / "sources" / str(index) / original.name
-        link = source["link"] and original.stat().st_size >= LINKED_FROM
-        if not take_file(original, private, source["sha256"], seen=source["stamp"], link=link):
+        if not take_file(original, private, source["sha256"], seen=source["stamp"], link=source["link"]):
             raise CheckFailed(
                 "a source was changed while it was built", place=Place(original), hint="run the build again"
             )
-        if link and not private.samefile(original):
-            sys.stderr.write(f"{original} was copied, not linked: it is another user's, or on another file system\n")
-        sealed.seal(private, source["sha256"])
+        known.add(private, source["sha256"], theirs=original if private.samefile(original) else None)
         sources[path], real[private] = private, original
     return sources, real
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tritonforge.artifact.digest import FileDigests, digest_of
-from tritonforge.errors import Place, SpecError, did_you_mean
+from tritonforge.errors import EnvironmentLacks, Place, SpecError, did_you_mean
 from tritonforge.sources import hub
 from tritonforge.sources.package import package_file, package_tree
 from tritonforge.spec.lock import Lock, LockedSource
@@ -17,6 +17,8 @@ from tritonforge.spec.source import SourceRef
 
 SKIPPED: Final = {"__pycache__", ".git", ".ipynb_checkpoints", ".DS_Store"}
 """Files and folders that tools leave behind: no part of any source."""
+LINKED_FROM: Final = 16 << 20
+"""Bytes from which a file is linked, where the spec allows it: smaller ones are edited by hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ class Resolver:
         path = self._path(source, place)
         if path.is_dir():
             raise SpecError("a source is a folder", place=place, found=str(path), expected="a file")
-        found = self._read(path, link=source.link)
+        found = self.read(path, link=source.link)
         self._expect(found, source, place)
         return found
 
@@ -86,7 +88,7 @@ class Resolver:
             path = self._path(source, place)
             if path.is_dir():
                 files = {
-                    file.relative_to(path).as_posix(): self._read(file, link=source.link)
+                    file.relative_to(path).as_posix(): self.read(file, link=source.link)
                     for file in _walk(path, place, compiled)
                 }
                 self._expect_folder(files, source, place)
@@ -105,7 +107,7 @@ class Resolver:
         matches = sorted(path for path in self.folder.glob(pattern) if path.is_file())
         if not matches:
             raise SpecError("no file matches", place=place, found=pattern)
-        return {path.relative_to(self.folder).as_posix(): self._read(path) for path in matches}
+        return {path.relative_to(self.folder).as_posix(): self.read(path) for path in matches}
 
     def is_folder(self, source: SourceRef) -> bool:
         """Whether ``source`` names a folder."""
@@ -145,12 +147,38 @@ class Resolver:
             raise SpecError("a source is missing", place=place, expected="a file or folder", found=str(path), hint=near)
         return path
 
-    def _read(self, path: Path, *, link: bool = False) -> SourceFile:
+    def read(self, path: Path, *, link: bool = False) -> SourceFile:
+        """What a file holds; with ``link`` the store may take over the file itself, if it is large.
+
+        Raises:
+            SpecError: it cannot be read.
+            EnvironmentLacks: it cannot be linked from the store.
+        """
         try:
             found = self.digests.digest(path)
+            link = link and found.size >= LINKED_FROM
+            if link:
+                self._linkable(path)
         except OSError as error:
             raise SpecError(f"cannot read a source: {error.strerror}", found=str(path)) from None
         return SourceFile(path, *found, link)
+
+    def _linkable(self, path: Path) -> None:
+        found, home = path.stat(), self.cache
+        while not home.exists():
+            home = home.parent
+        why = None
+        if found.st_uid != os.geteuid():
+            why = "it is another user's file"
+        elif found.st_dev != home.stat().st_dev:
+            why = f"it is on another file system than the store, {self.cache.parent}"
+        if why is not None:
+            raise EnvironmentLacks(
+                "a source with `link: true` cannot become the store's own file",
+                place=Place(path),
+                found=why,
+                hint="drop `link: true` for a copy, or set TRITONFORGE_HOME to a folder beside it",
+            )
 
     def _from_package(self, source: SourceRef, place: Place) -> SourceFile:
         assert source.package is not None and source.file is not None
@@ -158,7 +186,7 @@ class Resolver:
         locked = None if self.update else self.lock.sources.get(name)
         version = source.version or (None if locked is None else locked.version)
         path, resolved = package_file(source.package, version, source.file, self.cache, place)
-        found = self._read(path)
+        found = self.read(path)
         self._expect(found, source, place)
         self._note(name, LockedSource(resolved, found.sha256), locked, place)
         return found
@@ -169,7 +197,7 @@ class Resolver:
         locked = None if self.update else self.lock.sources.get(name)
         version = source.version or (None if locked is None else locked.version)
         paths, resolved = package_tree(source.package, version, source.file, self.cache, place)
-        files = {below: self._read(path) for below, path in paths.items()}
+        files = {below: self.read(path) for below, path in paths.items()}
         found = self._expect_folder(files, source, place)
         self._note(name, LockedSource(resolved, found), locked, place)
         return files
@@ -181,12 +209,12 @@ class Resolver:
         locked = None if self.update else self.lock.sources.get(name)
         if locked is not None and locked.version is not None:
             paths = hub.cached(source.hub, locked.version, place)
-            files = {below: self._read(path) for below, path in paths.items()}
+            files = {below: self.read(path) for below, path in paths.items()}
             if files and _folder_digest(files) == locked.sha256:
                 self._expect_folder(files, source, place)
                 return files
         paths, commit = hub.fetched(source.hub, source.revision if locked is None else locked.version, place)
-        files = {below: self._read(path) for below, path in paths.items()}
+        files = {below: self.read(path) for below, path in paths.items()}
         found = self._expect_folder(files, source, place)
         self._note(name, LockedSource(commit, found), locked, place)
         return files

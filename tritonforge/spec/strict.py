@@ -48,7 +48,10 @@ def field_docs(model: type[BaseModel]) -> dict[str, str]:
     for cls in reversed(model.__mro__):
         if not (issubclass(cls, BaseModel) and cls.model_fields):
             continue
-        [body] = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+        try:
+            [body] = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+        except (OSError, TypeError):
+            continue  # installed without its source
         assert isinstance(body, ast.ClassDef)
         for field, below in itertools.pairwise(body.body):
             match field, below:

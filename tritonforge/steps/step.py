@@ -37,8 +37,9 @@ class Input:
 class Job:
     """One run of a step: it reads ``inputs`` and ``sources`` and writes below ``out``. What it prints is its log.
 
-    ``sources`` are private copies of just the content that the key was made of: a step may link them. What lies below
-    ``kept`` when the step fails stays there for the user (failing cases); it is made when it is first asked for.
+    ``sources`` hold just the content that the key was made of: a step may link them, and never writes into them (large
+    ones may be the user's own files). What lies below ``kept`` when the step fails stays there for the user (failing
+    cases); it is made when it is first asked for.
     """
 
     config: Mapping[str, Any]
@@ -58,7 +59,7 @@ class Step(Protocol):
     version: int
 
     def needs(self, config: Mapping[str, Any], input_bytes: int) -> Needs:
-        """What a run needs, given its configuration and the size of what it reads."""
+        """What a run needs, given its configuration and the size of what it reads, which changes its memory alone."""
 
     def run(self, job: Job) -> Draft:
         """Write the artifact's files below ``job.out`` and describe them.
