@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -50,7 +51,7 @@ class Stored:
 Content = bytes | Stored
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ReleaseDraft:
     """A release that is not on disk yet: its document and all its files by path."""
 
@@ -58,7 +59,7 @@ class ReleaseDraft:
     files: Mapping[str, Content]
     folders: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def text(self) -> bytes:
         """The bytes of ``release.json``."""
         return (json.dumps(self.document, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -70,7 +71,7 @@ def render(
     """
     import jinja2
 
-    environment = _environment([*folders, house_templates()])
+    environment = _environment((*folders, house_templates()))
     known = _find(environment.loader, kind, name, folders, place)
     try:
         template = environment.get_template(known)
@@ -153,7 +154,9 @@ def _template_place(error: BaseException, loader: Any) -> Place | None:
     return None
 
 
-def _environment(roots: Sequence[Path]) -> Any:
+@lru_cache(maxsize=8)
+def _environment(roots: tuple[Path, ...]) -> Any:
+    """Compiled templates are kept for the next model, until their files change."""
     import jinja2
     from jinja2.exceptions import SecurityError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -175,14 +178,22 @@ def _environment(roots: Sequence[Path]) -> Any:
             file = self.locate(template)
             if file is None:
                 raise jinja2.TemplateNotFound(template)
-            if file.stat().st_size > MAX_SOURCE:
+            found = file.stat()
+            if found.st_size > MAX_SOURCE:
                 raise SpecError(f"a template is larger than {MAX_SOURCE >> 20} MiB", place=Place(file))
             try:
                 text = file.read_text(encoding="utf-8")
             except UnicodeDecodeError:
                 raise SpecError("a template is not UTF-8 text", place=Place(file)) from None
             self.files[template] = file
-            return text, str(file), lambda: True
+
+            def is_as_it_was() -> bool:
+                if self.locate(template) != file:
+                    return False
+                now = file.stat()
+                return (now.st_mtime_ns, now.st_size, now.st_ino) == (found.st_mtime_ns, found.st_size, found.st_ino)
+
+            return text, str(file), is_as_it_was
 
     class Sandbox(ImmutableSandboxedEnvironment):
         """No attribute with an underscore (Jinja2's rule), no operation that makes huge values out of small ones."""
@@ -203,7 +214,6 @@ def _environment(roots: Sequence[Path]) -> Any:
         lstrip_blocks=True,
         keep_trailing_newline=True,
         autoescape=False,  # protobuf text and Python, not HTML; strings go through `quote`
-        cache_size=0,
     )
     environment.filters["quote"] = quote
     # Each of these makes text of any length out of a small number.
