@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import collections
+import ctypes
 import errno
 import itertools
 import os
@@ -166,7 +167,7 @@ class TestLinksAndFolders:
             (tmp_path / name).mkdir()
             (tmp_path / name / "file").write_text(name)
         if not kernel_can:
-            monkeypatch.setattr(durable.ctypes, "CDLL", lambda *_, **__: object())
+            monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: object())
         exchange(tmp_path / "new", tmp_path / "old")
         assert (tmp_path / "old" / "file").read_text() == "new"
         assert (tmp_path / "new" / "file").read_text() == "old"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import ctypes
 import errno
 import fcntl
 import itertools
@@ -133,6 +132,8 @@ def exchange(staged: Path, target: Path) -> None:
 
     Where the file system cannot, ``target`` is away between two renames.
     """
+    import ctypes
+
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if renameat2 is not None and renameat2(-100, os.fsencode(staged), -100, os.fsencode(target), 2) == 0:
         return

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tritonforge.actions.compose import Composer
 from tritonforge.actions.compose_inputs import compose_inputs, numbers
 from tritonforge.actions.shared import shared_store
 from tritonforge.actions.workspace import Workspace
@@ -23,7 +22,7 @@ from tritonforge.build.scheduler import Budget, NodeResult, Schedule, run_graph
 from tritonforge.durable import disk_errors, folder_lock, sweep
 from tritonforge.errors import ForgeError, Interrupted, UsageError, did_you_mean
 from tritonforge.interruption import interruptible
-from tritonforge.repository.release import Release
+from tritonforge.repository.release import PlatformFolder, Release
 from tritonforge.spec.lock import Lock, read_lock, write_lock
 from tritonforge.spec.platform import Platform
 
@@ -202,6 +201,14 @@ def _platform(
     record = read_record(record_file)
     graph = plan_graph(workspace.loaded, platform, workspace.resolver(lock, update=options.update_sources))
     observer.platform(platform, graph)
+    known = None if options.force or graph.errors else record.recall(graph, workspace.store)
+    before = None if known is None else _still(folder, record, _composed(workspace, platform, lock, graph, known))
+    if known is not None and before is not None:
+        for result in known.values():
+            observer.finished(result)
+        _keep_record(record_file, record, changed=False)
+        folder.prune(workspace.loaded.spec.retention.releases)  # an earlier build may have been stopped before it
+        return PlatformOutcome(platform, known, (), before, before=before.digest, seconds=time.monotonic() - clock)
     logs, wanted = folder.root / "logs", graph.released()
     results = run_steps(workspace, logs, graph, record, options, observer, shared=shared, wanted=wanted)
     failures = [ModelFailure(name, error) for name, error in graph.errors.items()]
@@ -228,14 +235,14 @@ def _platform(
             platform, results, tuple(failures), None, before=previous, seconds=time.monotonic() - clock
         )
     inputs = compose_inputs(workspace, platform, lock, graph, results)
-    composed = digest_of(inputs)
-    unchanged = before is not None and before.digest == record.release and before.is_whole()
-    if unchanged and record.composed == composed and not options.force:
+    if not options.force and _still(folder, record, digest_of(inputs)) is not None:
         _keep_record(record_file, record, changed=record.nodes != nodes_before)
-        folder.prune(workspace.loaded.spec.retention.releases)  # an earlier build may have been stopped before it
+        folder.prune(workspace.loaded.spec.retention.releases)
         return PlatformOutcome(
             platform, results, (), before, before=previous, warnings=beside, seconds=time.monotonic() - clock
         )
+    from tritonforge.actions.compose import Composer  # not needed where there is nothing to do
+
     trial = copy.deepcopy(lock)
     composer = Composer(workspace, platform, trial, graph, results)
     try:
@@ -265,6 +272,20 @@ def _platform(
         (*beside, *composer.warnings),
         time.monotonic() - clock,
     )
+
+
+def _composed(
+    workspace: Workspace, platform: Platform, lock: Lock, graph: Graph, results: Mapping[str, NodeResult]
+) -> str:
+    return digest_of(compose_inputs(workspace, platform, lock, graph, results))
+
+
+def _still(folder: PlatformFolder, record: BuildRecord, composed: str) -> Release | None:
+    """The current release, if it is what a build of the same inputs made last time, and is whole."""
+    before = folder.current()
+    if before is None or before.digest != record.release or record.composed != composed:
+        return None
+    return before if before.is_whole() else None
 
 
 def _needed(graph: Graph) -> set[str]:

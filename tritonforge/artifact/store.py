@@ -114,6 +114,10 @@ class LocalStore:
         away = data.get("away") is True
         return KeyRecord(data["artifact"], data.get("facets", {}), data.get("provenance", {}), away)
 
+    def is_bound(self, key: str) -> bool:
+        """Whether there is a record of ``key``, without reading it."""
+        return self._sharded("keys", key, ".json").exists()
+
     def artifact(self, digest: str) -> Artifact | None:
         artifact = self.manifest(digest)
         return artifact if artifact is not None and all(map(self.has, artifact.files.values())) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +28,7 @@ class BuildProgress:
     def __enter__(self) -> Observer:
         if self.quiet:
             return Observer()
-        stream = console(stderr=True)
-        if stream.is_terminal:
+        if sys.stderr.isatty():
             from rich.progress import (
                 BarColumn,
                 MofNCompleteColumn,
@@ -40,7 +40,12 @@ class BuildProgress:
 
             text = TextColumn("{task.description}")
             self._bar = Progress(
-                SpinnerColumn(), text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=stream
+                SpinnerColumn(),
+                text,
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                console=console(stderr=True),
             )
             self._bar.start()
         return Drawing(self._bar)
@@ -103,13 +108,12 @@ class Drawing(Observer):
 @contextlib.contextmanager
 def bytes_bar(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
     """Gives what is to be told how many bytes of how many are done."""
-    stream = console(stderr=True)
-    if quiet or not stream.is_terminal:
+    if quiet or not sys.stderr.isatty():
         yield lambda done, total: None
         return
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=stream, transient=True) as bar:
+    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

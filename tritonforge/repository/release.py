@@ -103,17 +103,19 @@ class Release:
                 return False
         except OSError:
             return False
+        models = self.models_folder
         files = [
-            (self.models_folder / entry["folder"] / path, content)
+            (f"{models}/{entry['folder']}/{path}", content)
             for entry in self.models()
             for path, content in entry["files"].items()
         ]
         for name, kinds in self.document["golden"].items():
+            golden = self.golden_folder(name)
             for kind, entries in kinds.items():
-                files += [(self.golden_folder(name) / kind / path, content) for path, content in entries.items()]
+                files += [(f"{golden}/{kind}/{path}", content) for path, content in entries.items()]
         if not all(holds(file, content["sha256"], content["size"]) for file, content in files):
             return False
-        return all((self.models_folder / entry["folder"] / str(entry["version"])).is_dir() for entry in self.models())
+        return all(Path(f"{models}/{entry['folder']}/{entry['version']}").is_dir() for entry in self.models())
 
     def config(self, folder: str) -> Any:
         """The config of a folder as it was published, as a ``ModelConfig``."""

@@ -10,8 +10,6 @@ from typing import Any, Final
 
 from tritonforge.artifact.digest import FileDigests, digest_of
 from tritonforge.errors import EnvironmentLacks, Place, SpecError, did_you_mean
-from tritonforge.sources import hub
-from tritonforge.sources.package import package_file, package_tree
 from tritonforge.spec.lock import Lock, LockedSource
 from tritonforge.spec.source import SourceRef
 
@@ -93,8 +91,11 @@ class Resolver:
                 }
                 self._expect_folder(files, source, place)
                 return files
-        found_file = self.file(source, place)
-        return {found_file.path.name: found_file}
+            found = self.read(path, link=source.link)
+            self._expect(found, source, place)
+        else:
+            found = self._from_package(source, place)
+        return {found.path.name: found}
 
     def glob(self, pattern: str, place: Place) -> dict[str, SourceFile]:
         """The files of the spec's folder that a pattern names, by POSIX path below it.
@@ -129,7 +130,8 @@ class Resolver:
 
     def _where(self, source: SourceRef) -> Path:
         assert source.path is not None
-        return (self.folder / Path(source.path).expanduser()).absolute()
+        path = Path(source.path)
+        return (self.folder / (path.expanduser() if source.path.startswith("~") else path)).absolute()
 
     def _path(self, source: SourceRef, place: Place) -> Path:
         path = self._where(source)
@@ -181,6 +183,8 @@ class Resolver:
             )
 
     def _from_package(self, source: SourceRef, place: Place) -> SourceFile:
+        from tritonforge.sources.package import package_file
+
         assert source.package is not None and source.file is not None
         name = str(source)
         locked = None if self.update else self.lock.sources.get(name)
@@ -192,6 +196,8 @@ class Resolver:
         return found
 
     def _from_package_folder(self, source: SourceRef, place: Place) -> dict[str, SourceFile]:
+        from tritonforge.sources.package import package_tree
+
         assert source.package is not None and source.file is not None
         name = str(source)
         locked = None if self.update else self.lock.sources.get(name)
@@ -204,6 +210,8 @@ class Resolver:
 
     def _from_hub(self, source: SourceRef, place: Place) -> dict[str, SourceFile]:
         """The pinned commit from the hub's cache where it is whole there, else from the hub."""
+        from tritonforge.sources import hub
+
         assert source.hub is not None
         name = str(source)
         locked = None if self.update else self.lock.sources.get(name)
