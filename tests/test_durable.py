@@ -20,6 +20,7 @@ from tritonforge.artifact.remote.transfer import REMOTE_FAULTS
 from tritonforge.durable import (
     FAULT_POINTS,
     disk_errors,
+    each_at_once,
     exchange,
     fault_point,
     folder_lock,
@@ -142,6 +143,27 @@ class TestWriteAtomic:
             staged.write_bytes(b"staged")
         write_atomic(tmp_path / "file", b"now")
         assert {item.name for item in (living, foreign, other)} == set(hidden(tmp_path))
+
+
+class TestEachAtOnce:
+    def test_everything_is_done(self) -> None:
+        done: list[int] = []
+        each_at_once(done.append, range(100))
+        assert sorted(done) == list(range(100))
+
+    def test_what_fails_is_raised_when_nothing_is_under_way_any_more(self) -> None:
+        running: set[int] = set()
+
+        def do(number: int) -> None:
+            running.add(number)
+            if number == 3:
+                raise OSError(errno.ENOSPC, "full")
+            time.sleep(0.05)
+            running.remove(number)
+
+        with pytest.raises(OSError, match="full"):
+            each_at_once(do, range(1000))
+        assert running == {3}
 
 
 class TestLinksAndFolders:

@@ -18,11 +18,13 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, TypeVar
 
 from tritonforge.errors import EnvironmentLacks, ForgeError
+
+Item = TypeVar("Item")
 
 FAULT_POINTS: Final[tuple[str, ...]] = (
     "store.root.rename",
@@ -119,6 +121,24 @@ def replacing(path: Path, *, before: str | None = None, after: str | None = None
     fsync_folder(path.parent)
     if after:
         fault_point(after)
+
+
+def each_at_once(do: Callable[[Item], object], items: Iterable[Item]) -> None:
+    """Do something for each item, many at a time: what waits for the disk waits for all of them together.
+
+    Raises:
+        Exception: the first that was raised, once nothing is under way any more.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(8) as pool:
+        started = [pool.submit(do, item) for item in items]
+        try:
+            for future in started:
+                future.result()
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
 
 
 def write_atomic(path: Path, data: bytes, *, before: str | None = None, after: str | None = None) -> None:

@@ -7,13 +7,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tritonforge.actions.compose_inputs import compose_inputs, numbers
 from tritonforge.actions.shared import shared_store
 from tritonforge.actions.workspace import Workspace
 from tritonforge.artifact.digest import digest_of
-from tritonforge.artifact.remote.shared import SharedOutcome, SharedStore
 from tritonforge.build.executor import LocalExecutor
 from tritonforge.build.graph import Graph, Node
 from tritonforge.build.planning import plan_graph
@@ -25,6 +24,9 @@ from tritonforge.interruption import interruptible
 from tritonforge.repository.release import PlatformFolder, Release
 from tritonforge.spec.lock import Lock, read_lock, write_lock
 from tritonforge.spec.platform import Platform
+
+if TYPE_CHECKING:
+    from tritonforge.artifact.remote.shared import SharedOutcome, SharedStore
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from tritonforge.artifact.tensors import CASES
 from tritonforge.build.graph import Graph, Line, ModelNodes
 from tritonforge.build.planning import wanted_on
 from tritonforge.build.scheduler import NodeResult
+from tritonforge.durable import each_at_once
 from tritonforge.errors import InternalError, SpecError, did_you_mean
 from tritonforge.repository.config import ENSEMBLE, ConfigRequest, GeneratedConfig, generate
 from tritonforge.repository.derive import served_signature
@@ -402,17 +403,26 @@ class Composer:
         """
         import json
 
-        for name, nodes in self.graph.models.items():
-            for line in nodes.lines:
-                if line.parity is None or self.results[line.parity].artifact is None:
-                    continue
-                artifact = self._artifact(line.parity)
-                key = evidence_key(str(self.results[line.artifact].artifact), None, self.platform.name)
-                entry = artifact.files["parity.json"]
-                report = json.loads(self.workspace.store.blob(entry.sha256).read_text(encoding="utf-8"))
-                known = evidence.latest("parity", name, key)
-                if known is None or known["report"] != report:
-                    evidence.append("parity", name, key, True, {"report": report, "variant": line.label or None})
+        def keep(item: tuple[str, Line]) -> None:
+            name, line = item
+            assert line.parity is not None
+            artifact = self._artifact(line.parity)
+            key = evidence_key(str(self.results[line.artifact].artifact), None, self.platform.name)
+            entry = artifact.files["parity.json"]
+            report = json.loads(self.workspace.store.blob(entry.sha256).read_text(encoding="utf-8"))
+            known = evidence.latest("parity", name, key)
+            if known is None or known["report"] != report:
+                evidence.append("parity", name, key, True, {"report": report, "variant": line.label or None})
+
+        each_at_once(
+            keep,
+            [
+                (name, line)
+                for name, nodes in self.graph.models.items()
+                for line in nodes.lines
+                if line.parity is not None and self.results[line.parity].artifact is not None
+            ],
+        )
 
 
 def evidence_key(artifact: str, config: str | None, platform: str) -> dict[str, str]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from tritonforge.actions.workspace import Workspace
-from tritonforge.artifact.remote.address import parse_address
-from tritonforge.artifact.remote.link import SharedSettings
-from tritonforge.artifact.remote.objects import Objects, open_objects
-from tritonforge.artifact.remote.shared import SharedStore
 from tritonforge.errors import Place, UsageError
 from tritonforge.spec.store import StoreSpec, reference
+
+if TYPE_CHECKING:  # most builds have no such store
+    from tritonforge.artifact.remote.objects import Objects
+    from tritonforge.artifact.remote.shared import SharedStore
 
 REMOTE: Final = "TRITONFORGE_REMOTE_STORE"
 MODE: Final = "TRITONFORGE_REMOTE_STORE_MODE"
@@ -30,6 +30,9 @@ def shared_store(workspace: Workspace, warn: Callable[[str], None] = lambda text
     if spec is None:
         return None
     from tritonforge.actions.connections import secret_value
+    from tritonforge.artifact.remote.address import parse_address
+    from tritonforge.artifact.remote.link import SharedSettings
+    from tritonforge.artifact.remote.shared import SharedStore
 
     place, folder = workspace.loaded.place("store"), workspace.loaded.folder
     key = None if spec.signing_key is None else secret_value(spec.signing_key, place, folder).encode()
@@ -54,6 +57,8 @@ def effective(spec: StoreSpec | None, environ: Mapping[str, str] | None = None) 
     if remote is not None and remote.strip().lower() in OFF:
         return None
     if remote is not None:
+        from tritonforge.artifact.remote.address import parse_address
+
         parse_address(remote)
         same = spec is not None and parse_address(spec.remote) == parse_address(remote)
         told = {} if spec is None else {"mode": spec.mode, "timeout_s": spec.timeout_s, "signing_key": spec.signing_key}
@@ -75,6 +80,9 @@ def connect(workspace: Workspace, spec: StoreSpec | None, url: str) -> Objects:
         UsageError: the address or the options are wrong.
         EnvironmentLacks: a package or a secret is absent.
     """
+    from tritonforge.artifact.remote.address import parse_address
+    from tritonforge.artifact.remote.objects import open_objects
+
     address = parse_address(url)
     options: dict[str, Any] = {}
     secrets: list[str] = []

@@ -86,15 +86,15 @@ class FileDigests:
     def digest(self, path: Path) -> Read:
         """What ``path`` holds; a file that the store took over by a link is known by its seal."""
         before = path.stat()
-        now, age = stamp(before), time.time_ns() - max(before.st_mtime_ns, before.st_ctime_ns)
+        now, clock = stamp(before), time.time_ns()
         row = self._one("SELECT sha256, stat FROM files WHERE path = ?", (os.fspath(path),))
         known = None if row is None else _unchecked(row[0], row[1])
         if known is None or not (row[1] == now or _taken_over(before, row[1], known)):
             known = digest_file(path)
-            if age > _RACY_NS:
+            if clock - max(before.st_mtime_ns, before.st_ctime_ns) > _RACY_NS:
                 row = (os.fspath(path), now, _checked(known, now))
                 self._run("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", row)
-        return Read(known, before.st_size, now if age > _MAPPED_NS else None)
+        return Read(known, before.st_size, now if clock - before.st_mtime_ns > _MAPPED_NS else None)
 
     def moved(self, old: Path, new: Path) -> None:
         """Go on knowing the files below a folder that was renamed: that changes none of them."""

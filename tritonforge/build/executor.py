@@ -9,13 +9,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from tritonforge.errors import CheckFailed, ForgeError, Interrupted, from_json
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,8 @@ class LocalExecutor:
     """Persistent worker processes, started when first needed, at most ``workers`` at once."""
 
     def __init__(self, workers: int) -> None:
+        from concurrent.futures import ThreadPoolExecutor
+
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="worker")
         self._idle: list[subprocess.Popen[str]] = []
         self._loaded: dict[int, set[str]] = {}

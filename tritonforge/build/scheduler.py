@@ -6,18 +6,21 @@ import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from tritonforge.artifact.remote.shared import SharedStore
 from tritonforge.artifact.store import KeyRecord, LocalStore
 from tritonforge.build.executor import Executor, Task, framework_of
 from tritonforge.build.graph import Graph, Node
 from tritonforge.build.key import Keyed, key_of, memory_of, why
 from tritonforge.errors import ForgeError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from tritonforge.artifact.remote.shared import SharedStore
 
 Status = Literal["cached", "fetched", "built", "failed", "skipped"]
 
@@ -253,6 +256,8 @@ def _run(graph: Graph, schedule: Schedule, force: Collection[str], results: dict
 
     def pause() -> None:
         """Until something ends; time in which cores stand idle for the team's store is that store's."""
+        from concurrent.futures import FIRST_COMPLETED, wait
+
         before = time.monotonic()
         pending: list[Future[Any]] = [*running, *asking, *bringing]
         wait(pending, return_when=FIRST_COMPLETED, timeout=0.2)

@@ -108,7 +108,7 @@ def cli(debug: bool) -> None:
 def main() -> None:
     """Run the program; leaves with the exit code of what happened."""
     # A spec of many models is many objects that all stay: looking through them again and again finds no garbage.
-    gc.set_threshold(100_000, 20, 20)
+    gc.set_threshold(400_000, 20, 20)
     _outlive_reader()
     try:
         run(sys.argv[1:])

@@ -29,6 +29,7 @@ from tritonforge.artifact.store import ArtifactStore
 from tritonforge.durable import (
     describe_os_error,
     disk_errors,
+    each_at_once,
     exchange,
     fault_point,
     fsync_folder,
@@ -294,17 +295,21 @@ class PlatformFolder:
         staging = Path(tempfile.mkdtemp(prefix=f".staging-{os.getpid()}-", dir=self.releases))
         try:
             staging.chmod(0o755)
-            for path, content in draft.files.items():
+
+            def put(item: tuple[str, Content]) -> None:
+                path, content = item
                 file = inside(staging, path)
                 if isinstance(content, Stored):
                     store.place(content.artifact, content.path, file)
                 else:
                     _write(file, content)
+
+            each_at_once(put, draft.files.items())
             for folder in draft.folders:
                 inside(staging, folder).mkdir(parents=True, exist_ok=True)
             _write(staging / "release.json", draft.text)
-            for base, _, _ in os.walk(staging):
-                fsync_folder(Path(base))
+            each_at_once(fsync_folder, [Path(base) for base, _, _ in os.walk(staging) if base != str(staging)])
+            fsync_folder(staging)
             fault_point("release.staged")
             fault_point("release.rename")
             if target.exists():  # a damaged one: somebody changed an immutable folder
