@@ -63,7 +63,7 @@ bench: $(VENV)/.test
 corpus: $(VENV)/.test
 	$(BIN)/python -m pytest -s tests/live/test_onnx_corpus.py tests/live/test_signatures_property.py
 
-# A spec of 1,000 models, a model of 4 GB and a repository of 20 GB (a quarter of an hour, and 25 GB of the disk).
+# A spec of 1,000 models, a model of 4 GB and a repository of 20 GB (five minutes, and 25 GB of the disk).
 scale: $(VENV)/.test
 	$(BIN)/python -m pytest tests/live/test_scale.py
 
