@@ -2,8 +2,8 @@
 
 A spec of 500 small ONNX models against a pipeline of 500 stages, one file in and one file out each, over the same
 files; whole processes in turns, medians. Then whether the cost is linear: what a model more costs between that size and
-twice it, over what it costs between half that size and it (a quadratic cost would give 2); of each size the quickest run
-counts, as differences of tens of milliseconds are less than what disturbs a run.
+twice it, over what it costs between half that size and it (a quadratic cost would give 2). Of each size the quickest
+run counts there: what disturbs a run is more than the tens of milliseconds that the sizes differ by.
 
     python benchmarks/nothing_to_do.py [--models 500] [--rounds 5] [--peers FOLDER] [--json]
 """
