@@ -125,8 +125,8 @@ def test_it_answers_something_else(site: Site, witness: Witness) -> None:
 
 def test_it_is_slow(site: Site, witness: Witness) -> None:
     old = site.serving
-    site.build_python(6.0, "time.sleep(0.25)")
-    with settings(site, analysis={**site.rollout["analysis"], "latency_ratio_max": 2.0, "min_requests": 10}):
+    site.build_python(6.0, "time.sleep(0.6)")
+    with settings(site, analysis={**site.rollout["analysis"], "latency_ratio_max": 2.0, "min_requests": 8}):
         ran = site.deploy(6.0)
     assert "times as long as before" in ran.said
     old_serves(site, witness, ran, old, "the new server is slow", 1)
