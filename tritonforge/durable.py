@@ -137,7 +137,7 @@ def each_at_once(do: Callable[[Item], object], items: Iterable[Item]) -> None:
             for future in started:
                 future.result()
         except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
             raise
 
 

@@ -105,27 +105,31 @@ class TestMemory:
         assert memory.digest(path)[0] == digest_bytes(path.read_bytes())
         assert len(reads) == 2
 
-    def test_a_file_that_the_store_took_over_is_not_read_again(
+    @pytest.fixture
+    def remembered(
         self, tmp_path: Path, reads: list[Path], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    ) -> tuple[FileDigests, Path]:
+        """A memory, and a file that it read and knows."""
         monkeypatch.setattr(digest, "_RACY_NS", -1)
         path = tmp_path / "f"
         path.write_bytes(b"abc")
         memory = FileDigests(tmp_path / "d.sqlite")
         memory.digest(path)
+        return memory, path
+
+    def test_a_file_that_the_store_took_over_is_not_read_again(
+        self, remembered: tuple[FileDigests, Path], tmp_path: Path, reads: list[Path]
+    ) -> None:
+        memory, path = remembered
         os.link(path, tmp_path / "blob")
         seal(tmp_path / "blob", digest_bytes(b"abc"))
         assert memory.digest(path)[:2] == (digest_bytes(b"abc"), 3)
         assert len(reads) == 1
 
     def test_a_seal_on_another_file_is_no_proof(
-        self, tmp_path: Path, reads: list[Path], monkeypatch: pytest.MonkeyPatch
+        self, remembered: tuple[FileDigests, Path], tmp_path: Path, reads: list[Path]
     ) -> None:
-        monkeypatch.setattr(digest, "_RACY_NS", -1)
-        path = tmp_path / "f"
-        path.write_bytes(b"abc")
-        memory = FileDigests(tmp_path / "d.sqlite")
-        memory.digest(path)
+        memory, path = remembered
         (tmp_path / "g").write_bytes(b"xyz")
         (tmp_path / "g").rename(path)
         seal(path, digest_bytes(b"abc"))

@@ -13,6 +13,7 @@ from tritonforge.artifact.artifact import Artifact
 from tritonforge.artifact.digest import digest_file, digest_of
 from tritonforge.artifact.store import LocalStore
 from tritonforge.build.executor import LocalExecutor, Task
+from tritonforge.sources.resolve import SourceFile
 
 Run = Callable[..., Artifact]
 
@@ -41,7 +42,10 @@ def run(workers: LocalExecutor, store: LocalStore, tmp_path: Path) -> Run:
             step=step,
             config=config,
             inputs={role: artifact.digest for role, artifact in (inputs or {}).items()},
-            sources={path: {"path": str(file), "sha256": digest_file(file)} for path, file in (sources or {}).items()},
+            sources={
+                path: SourceFile(file, digest_file(file), file.stat().st_size).for_worker()
+                for path, file in (sources or {}).items()
+            },
             key=digest_of(str(uuid.uuid4())),
             store=str(store.root),
             log=str(tmp_path / "step.log"),

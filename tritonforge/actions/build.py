@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from tritonforge.build.scheduler import Budget, NodeResult, Schedule, run_graph
 from tritonforge.durable import disk_errors, folder_lock, sweep
 from tritonforge.errors import ForgeError, Interrupted, UsageError, did_you_mean
 from tritonforge.interruption import interruptible
-from tritonforge.repository.release import PlatformFolder, Release
+from tritonforge.repository.release import Release
 from tritonforge.spec.lock import Lock, read_lock, write_lock
 from tritonforge.spec.platform import Platform
 
@@ -203,14 +203,15 @@ def _platform(
     record = read_record(record_file)
     graph = plan_graph(workspace.loaded, platform, workspace.resolver(lock, update=options.update_sources))
     observer.platform(platform, graph)
+    before = folder.current()
+    previous = None if before is None else before.digest
     known = None if options.force or graph.errors else record.recall(graph, workspace.store)
-    before = None if known is None else _still(folder, record, _composed(workspace, platform, lock, graph, known))
-    if known is not None and before is not None:
+    if known is not None and _still(before, record, digest_of(compose_inputs(workspace, platform, lock, graph, known))):
         for result in known.values():
             observer.finished(result)
         _keep_record(record_file, record, changed=False)
         folder.prune(workspace.loaded.spec.retention.releases)  # an earlier build may have been stopped before it
-        return PlatformOutcome(platform, known, (), before, before=before.digest, seconds=time.monotonic() - clock)
+        return PlatformOutcome(platform, known, (), before, before=previous, seconds=time.monotonic() - clock)
     logs, wanted = folder.root / "logs", graph.released()
     results = run_steps(workspace, logs, graph, record, options, observer, shared=shared, wanted=wanted)
     failures = [ModelFailure(name, error) for name, error in graph.errors.items()]
@@ -227,8 +228,6 @@ def _platform(
         for result in results.values()
         if result.error is not None and result.node.id not in needed
     )
-    before = folder.current()
-    previous = None if before is None else before.digest
     nodes_before = dict(record.nodes)
     record.update(results, whole=not graph.errors)
     if failures:
@@ -237,7 +236,7 @@ def _platform(
             platform, results, tuple(failures), None, before=previous, seconds=time.monotonic() - clock
         )
     inputs = compose_inputs(workspace, platform, lock, graph, results)
-    if not options.force and _still(folder, record, digest_of(inputs)) is not None:
+    if not options.force and _still(before, record, digest_of(inputs)):
         _keep_record(record_file, record, changed=record.nodes != nodes_before)
         folder.prune(workspace.loaded.spec.retention.releases)
         return PlatformOutcome(
@@ -276,18 +275,11 @@ def _platform(
     )
 
 
-def _composed(
-    workspace: Workspace, platform: Platform, lock: Lock, graph: Graph, results: Mapping[str, NodeResult]
-) -> str:
-    return digest_of(compose_inputs(workspace, platform, lock, graph, results))
-
-
-def _still(folder: PlatformFolder, record: BuildRecord, composed: str) -> Release | None:
-    """The current release, if it is what a build of the same inputs made last time, and is whole."""
-    before = folder.current()
-    if before is None or before.digest != record.release or record.composed != composed:
-        return None
-    return before if before.is_whole() else None
+def _still(release: Release | None, record: BuildRecord, composed: str) -> bool:
+    """Whether a release is what a build of the same inputs made last time, and is whole."""
+    if release is None or release.digest != record.release or record.composed != composed:
+        return False
+    return release.is_whole()
 
 
 def _needed(graph: Graph) -> set[str]:

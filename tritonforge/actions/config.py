@@ -10,7 +10,7 @@ from tritonforge.actions.compose import Composer, folder_name
 from tritonforge.actions.workspace import Workspace
 from tritonforge.build.key import key_of
 from tritonforge.build.planning import plan_graph
-from tritonforge.build.scheduler import NodeResult
+from tritonforge.build.scheduler import NodeResult, inputs_of
 from tritonforge.errors import UsageError, did_you_mean
 from tritonforge.repository.config import GeneratedConfig
 from tritonforge.spec.lock import read_lock
@@ -52,8 +52,7 @@ def show_config(workspace: Workspace, name: str, platform_name: str | None) -> S
         raise error
     results: dict[str, NodeResult] = {}
     for node in graph.nodes.values():
-        inputs = {role: str(results[other].artifact) for role, other in node.inputs.items()}
-        keyed = key_of(node, inputs)
+        keyed = key_of(node, inputs_of(node, results))
         record = workspace.store.known(keyed.key)
         if record is None:
             raise UsageError(

@@ -16,7 +16,7 @@ from tritonforge.build.graph import Graph, Node
 from tritonforge.build.key import key_of, why
 from tritonforge.build.planning import plan_graph
 from tritonforge.build.record import read_record
-from tritonforge.build.scheduler import NodeResult
+from tritonforge.build.scheduler import NodeResult, inputs_of
 from tritonforge.errors import ForgeError
 from tritonforge.repository.release import Release, ReleaseDraft
 from tritonforge.spec.lock import Lock, read_lock
@@ -110,9 +110,8 @@ def planned_steps(
             results[node.id] = NodeResult(node, "skipped")
             steps.append(PlannedStep(node, "wait", (f"{waits[0]} runs",)))
             continue
-        inputs = {role: str(results[other].artifact) for role, other in node.inputs.items()}
         try:
-            keyed = key_of(node, inputs)
+            keyed = key_of(node, inputs_of(node, results))
         except ForgeError as error:
             results[node.id] = NodeResult(node, "failed", error=error)
             errors.append(error)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 from tritonforge.actions.workspace import Workspace
+from tritonforge.artifact.remote.address import parse_address
 from tritonforge.errors import Place, UsageError
 from tritonforge.spec.store import StoreSpec, reference
 
@@ -30,7 +31,6 @@ def shared_store(workspace: Workspace, warn: Callable[[str], None] = lambda text
     if spec is None:
         return None
     from tritonforge.actions.connections import secret_value
-    from tritonforge.artifact.remote.address import parse_address
     from tritonforge.artifact.remote.link import SharedSettings
     from tritonforge.artifact.remote.shared import SharedStore
 
@@ -57,8 +57,6 @@ def effective(spec: StoreSpec | None, environ: Mapping[str, str] | None = None) 
     if remote is not None and remote.strip().lower() in OFF:
         return None
     if remote is not None:
-        from tritonforge.artifact.remote.address import parse_address
-
         parse_address(remote)
         same = spec is not None and parse_address(spec.remote) == parse_address(remote)
         told = {} if spec is None else {"mode": spec.mode, "timeout_s": spec.timeout_s, "signing_key": spec.signing_key}
@@ -80,7 +78,6 @@ def connect(workspace: Workspace, spec: StoreSpec | None, url: str) -> Objects:
         UsageError: the address or the options are wrong.
         EnvironmentLacks: a package or a secret is absent.
     """
-    from tritonforge.artifact.remote.address import parse_address
     from tritonforge.artifact.remote.objects import open_objects
 
     address = parse_address(url)

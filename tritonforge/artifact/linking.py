@@ -7,9 +7,8 @@ import errno
 import fcntl
 import hashlib
 import os
-import shutil
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from tritonforge.artifact.digest import digest_file, stamp
 from tritonforge.artifact.sealed import is_sealed, seal
@@ -66,15 +65,9 @@ def share_file(source: Path, target: Path, *, link: bool) -> bool:
     """
     source = source.resolve()  # of a symbolic link the link itself would be linked
     target.parent.mkdir(parents=True, exist_ok=True)
-    with source.open("rb") as reader, target.open("xb") as writer:
-        try:
-            fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
-        except OSError:
-            pass
-        else:
-            os.fsync(writer.fileno())
-            return True
-    target.unlink()
+    if _clone(source, target):
+        fsync_file(target)
+        return True
     if link:
         try:
             os.link(source, target)
@@ -83,10 +76,8 @@ def share_file(source: Path, target: Path, *, link: bool) -> bool:
                 raise
         else:
             return True
-    with source.open("rb") as reader, target.open("xb") as writer:
-        shutil.copyfileobj(reader, writer, 1 << 20)
-        writer.flush()
-        os.fsync(writer.fileno())
+    copy_file(source, target)
+    fsync_file(target)
     return False
 
 
@@ -115,11 +106,17 @@ def take_file(source: Path, target: Path, sha256: str, *, seen: str | None, link
 def _clone(source: Path, target: Path) -> bool:
     """A copy that shares the blocks; False, and nothing is there, where the file system cannot do that."""
     with source.open("rb") as reader, target.open("xb") as writer:
-        try:
-            fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
-        except OSError:
-            target.unlink()
-            return False
+        cloned = _cloned(reader, writer)
+    if not cloned:
+        target.unlink()
+    return cloned
+
+
+def _cloned(reader: BinaryIO, writer: BinaryIO) -> bool:
+    try:
+        fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
+    except OSError:
+        return False
     return True
 
 
@@ -131,11 +128,7 @@ def copy_hashed(source: Path, target: Path) -> str:
     target.parent.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
     with source.open("rb") as reader, target.open("xb") as writer:
-        try:
-            fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
-        except OSError:
-            pass
-        else:
+        if _cloned(reader, writer):
             return digest_file(target)
         while piece := reader.read(1 << 20):
             digest.update(piece)
@@ -147,8 +140,6 @@ def copy_file(source: Path, target: Path) -> None:
     """An independent copy: blocks are shared by reflink where the file system can, else the kernel copies them."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with source.open("rb") as reader, target.open("xb") as writer:
-        try:
-            fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
-        except OSError:
+        if not _cloned(reader, writer):
             while os.sendfile(writer.fileno(), reader.fileno(), None, 1 << 30):
                 pass

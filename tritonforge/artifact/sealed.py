@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from tritonforge.errors import CheckFailed, Place
 
@@ -35,6 +35,13 @@ def _sealed_ns(sha256: str) -> int:
     return (_SEALED_FROM + int(sha256[:7], 16)) * 1_000_000_000
 
 
+class _Known(NamedTuple):
+    sha256: str
+    size: int
+    mtime_ns: int
+    theirs: Path | None
+
+
 class KnownFiles:
     """Digests of a step's sources by inode, so that a large one is not read once more when it becomes part of an
     artifact. A hard link to such a file is the same file; a copy of it is another one.
@@ -43,17 +50,14 @@ class KnownFiles:
     """
 
     def __init__(self) -> None:
-        self._known: dict[tuple[int, int], tuple[str, int, int]] = {}
-        self._theirs: dict[tuple[int, int], Path] = {}
+        self._known: dict[tuple[int, int], _Known] = {}
 
     def add(self, path: Path, sha256: str, *, theirs: Path | None = None) -> None:
         """Remember the digest of a file as long as nobody writes into it; ``theirs`` is where the user has it."""
         if theirs is None:
             seal(path, sha256)  # a write in the very tick in which it was copied would not show
         found = path.stat()
-        self._known[found.st_dev, found.st_ino] = (sha256, found.st_size, found.st_mtime_ns)
-        if theirs is not None:
-            self._theirs[found.st_dev, found.st_ino] = theirs
+        self._known[found.st_dev, found.st_ino] = _Known(sha256, found.st_size, found.st_mtime_ns, theirs)
 
     def digest(self, path: Path) -> str | None:
         """The digest of a known file that is as it was; None of any other.
@@ -62,19 +66,21 @@ class KnownFiles:
             CheckFailed: it is the user's own, and was written into.
         """
         found = path.stat()
-        inode = (found.st_dev, found.st_ino)
-        sha256, *as_it_was = self._known.get(inode, (None,))
-        if sha256 is not None and as_it_was != [found.st_size, found.st_mtime_ns]:
-            if inode in self._theirs:
-                raise CheckFailed(
-                    "a source was changed while it was built",
-                    place=Place(self._theirs[inode]),
-                    hint="run the build again; replace files of a source with `link: true`, never write into them",
-                )
+        known = self._known.get((found.st_dev, found.st_ino))
+        if known is None:
             return None
-        return sha256
+        if (known.size, known.mtime_ns) == (found.st_size, found.st_mtime_ns):
+            return known.sha256
+        if known.theirs is None:
+            return None
+        raise CheckFailed(
+            "a source was changed while it was built",
+            place=Place(known.theirs),
+            hint="run the build again; replace files of a source with `link: true`, never write into them",
+        )
 
     def is_theirs(self, path: Path) -> bool:
         """Whether the file is the user's own."""
         found = path.stat()
-        return (found.st_dev, found.st_ino) in self._theirs
+        known = self._known.get((found.st_dev, found.st_ino))
+        return known is not None and known.theirs is not None

@@ -183,6 +183,7 @@ class LocalStore:
         known: KnownFiles | None = None,
     ) -> Artifact:
         """As the protocol says; staged files that are ``known`` are not read."""
+        known = known or KnownFiles()
         files: dict[str, FileEntry] = {}
         for path in sorted(staged.rglob("*")):
             if path.is_symlink() or not (path.is_file() or path.is_dir()):
@@ -192,7 +193,7 @@ class LocalStore:
                     found=f"'{path.relative_to(staged)}' is a link or a special file",
                 )
             if path.is_file():
-                files[path.relative_to(staged).as_posix()] = self._take(path, known or KnownFiles())
+                files[path.relative_to(staged).as_posix()] = self._take(path, known)
         artifact = Artifact(draft.format, files, draft.signature, draft.metadata)
         self._write_manifest(artifact)
         record = {"artifact": artifact.digest, "facets": dict(facets), "provenance": dict(provenance)}

@@ -11,7 +11,7 @@ from typing import Any
 from tritonforge.artifact.store import LocalStore
 from tritonforge.build.graph import Graph
 from tritonforge.build.key import key_of
-from tritonforge.build.scheduler import NodeResult
+from tritonforge.build.scheduler import NodeResult, inputs_of
 from tritonforge.durable import write_json
 from tritonforge.errors import ForgeError
 
@@ -54,9 +54,8 @@ class BuildRecord:
             known = self.nodes.get(node.id)
             if known is None:
                 return None
-            inputs = {role: str(results[other].artifact) for role, other in node.inputs.items()}
             try:
-                keyed = key_of(node, inputs)
+                keyed = key_of(node, inputs_of(node, results))
             except ForgeError:
                 return None
             if keyed.key != known["key"] or not store.is_bound(keyed.key):

@@ -106,6 +106,11 @@ class _Running:
     memory: int
 
 
+def inputs_of(node: Node, results: Mapping[str, NodeResult]) -> dict[str, str]:
+    """The digests of a node's input artifacts by role, as far as they were made."""
+    return {role: digest for role, other in node.inputs.items() if (digest := results[other].artifact) is not None}
+
+
 def _input_bytes(node: Node, results: Mapping[str, NodeResult], store: LocalStore, sizes: dict[str, int]) -> int:
     """How much a node reads, in bytes; ``sizes`` keeps those of artifacts between calls."""
     total = sum(file.size for file in node.sources.values())
@@ -189,7 +194,7 @@ def _run(graph: Graph, schedule: Schedule, force: Collection[str], results: dict
                 finish(NodeResult(node, "skipped", reasons=(f"{broken[0]} failed",)))
                 continue
             try:
-                keyed = key_of(node, _inputs(node, results))
+                keyed = key_of(node, inputs_of(node, results))
             except ForgeError as error:
                 finish(NodeResult(node, "failed", error=error))
                 continue
@@ -318,10 +323,6 @@ def _waits(item: _Running, running: Iterable[_Running], schedule: Schedule) -> b
     )
 
 
-def _inputs(node: Node, results: Mapping[str, NodeResult]) -> dict[str, str]:
-    return {role: digest for role, other in node.inputs.items() if (digest := results[other].artifact) is not None}
-
-
 def _cores(item: _Running, schedule: Schedule) -> int:
     return min(item.keyed.needs.cores, schedule.budget.cores)
 
@@ -331,7 +332,7 @@ def _task(item: _Running, results: Mapping[str, NodeResult], schedule: Schedule)
         node=item.node.id,
         step=item.node.step,
         config=item.node.config,
-        inputs=_inputs(item.node, results),
+        inputs=inputs_of(item.node, results),
         sources={path: file.for_worker() for path, file in item.node.sources.items()},
         key=item.keyed.key,
         store=str(schedule.store.root),

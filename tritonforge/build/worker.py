@@ -155,7 +155,7 @@ def _private_sources(
     for index, (path, source) in enumerate(task["sources"].items()):
         original = Path(source["path"])
         private = staging / "sources" / str(index) / original.name
-        if not take_file(original, private, source["sha256"], seen=source.get("stamp"), link=bool(source.get("link"))):
+        if not take_file(original, private, source["sha256"], seen=source["stamp"], link=source["link"]):
             raise CheckFailed(
                 "a source was changed while it was built", place=Place(original), hint="run the build again"
             )
