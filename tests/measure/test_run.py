@@ -127,6 +127,27 @@ def test_an_export_emptied_by_a_nan_is_an_error_that_says_so(fake: Path) -> None
         run(perf_run(fake, "empty"))
 
 
+def requests_asked_for(program: Path) -> list[int]:
+    return [int(call[call.index("--request-count") + 1]) for call in calls(program) if "--request-count" in call]
+
+
+def test_requests_that_were_over_before_the_counters_were_read_are_sent_again_and_more(fake: Path) -> None:
+    (level,) = run(perf_run(fake, f"too-soon:100:{DATA / 'too_soon.log'}")).levels
+    assert level.outcome is Outcome.MEASURED
+    assert requests_asked_for(fake) == [8, 32, 128]
+    with pytest.raises(CheckFailed, match="could not measure") as caught:
+        run(perf_run(fake, f"too-soon:1000:{DATA / 'too_soon.log'}"))
+    assert "before perf_analyzer had read its counters" in str(caught.value.found)
+    assert requests_asked_for(fake) == [8, 32, 128, 8, 32, 128, 512]
+
+
+def test_a_number_of_requests_that_was_asked_for_is_sent_again_as_it_is(fake: Path) -> None:
+    values = {"measurement_request_count": 2, "windows": 5, "concurrency": (20,)}
+    with pytest.raises(CheckFailed, match="could not measure"):
+        run(perf_run(fake, f"too-soon:21:{DATA / 'too_soon.log'}", **values))
+    assert requests_asked_for(fake) == [20, 80, 20, 20, 20, 20]
+
+
 def test_no_server_is_a_lack_of_the_environment(fake: Path) -> None:
     with pytest.raises(EnvironmentLacks, match="reaches no server"):
         run(perf_run(fake, f"log:{DATA / 'no_server.log'}"))

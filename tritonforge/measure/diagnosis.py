@@ -14,6 +14,8 @@ _CANNOT_KEEP_UP = re.compile(
     r"Perf Analyzer (?:is not able to keep up with|was not able to keep up with)|Request latency is not stabilizing"
 )
 
+_TOO_SOON = "the server answered every request before perf_analyzer had read its counters, or counts none"
+
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
@@ -32,7 +34,7 @@ def diagnose(log: str) -> Diagnosis:
     unstable = _UNSTABLE.search(log)
     if unstable:
         return Diagnosis(Outcome.UNSTABLE, unstable.group(0).strip())
-    return Diagnosis(Outcome.MISSING, "perf_analyzer left no results")
+    return Diagnosis(Outcome.MISSING, _TOO_SOON if ended_too_soon(log) else "perf_analyzer left no results")
 
 
 def client_limited(log: str) -> bool:
@@ -43,6 +45,15 @@ def client_limited(log: str) -> bool:
 def knows_no_warmup(log: str) -> bool:
     """Whether this perf_analyzer has no ``--warmup-request-count``."""
     return "unrecognized option '--warmup-request-count'" in log
+
+
+def ended_too_soon(log: str) -> bool:
+    """Whether all requests were answered before perf_analyzer first looked at the server's counters.
+
+    It starts its requests, then reads the counters, and later seeks the model's version whose counter grew meanwhile
+    (``DetermineStatsModelVersion`` in ``inference_profiler.cc``; seen on 2.51.0 where the counters came slowly).
+    """
+    return "failed to find the requested model version" in log
 
 
 def setup_error(tail: tuple[str, ...]) -> ForgeError:
@@ -60,6 +71,9 @@ def setup_error(tail: tuple[str, ...]) -> ForgeError:
             "perf_analyzer reaches no server", found=first, hint="check that the server is ready, its URL and protocol"
         )
     hint = None
+    if ended_too_soon(log):
+        first = _TOO_SOON
+        hint = "measure windows of time or of more requests; see that a proxy does not hold back statistics"
     if "dynamic shape" in log or "variable-sized" in log:
         hint = "give the shape of every input with dynamic dims, or a data file"
     return CheckFailed("perf_analyzer could not measure", found=first, hint=hint, details=() if first else tail)

@@ -1,9 +1,9 @@
 """Measure a served model with perf_analyzer, and take the statistics from its request timestamps.
 
 Neither its exit code nor its summary is trusted. It exits 0 when a sweep turned unstable half-way; with
-``--request-count`` its throughput counts the idle rest of a one-second poll; it writes an empty export after a NaN.
-Every level therefore runs in processes of its own, results are read from their files, and a level without results
-says why.
+``--request-count`` its throughput counts the idle rest of a one-second poll, and it fails where the requests are over
+before it has read the server's counters; it writes an empty export after a NaN. Every level therefore runs in
+processes of its own, results are read from their files, and a level without results says why.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Final
 from tritonforge.errors import CheckFailed, EnvironmentLacks
 from tritonforge.hiding import hide
 from tritonforge.measure.csv_report import parse_csv
-from tritonforge.measure.diagnosis import client_limited, diagnose, knows_no_warmup, setup_error
+from tritonforge.measure.diagnosis import client_limited, diagnose, ended_too_soon, knows_no_warmup, setup_error
 from tritonforge.measure.export import Experiment, read_export
 from tritonforge.measure.level import Level, Outcome, Reported
 from tritonforge.measure.perf_run import PerfRun, command_line
@@ -32,6 +32,9 @@ MEMORY_PER_EXPORTED_BYTE: Final = 30
 """perf_analyzer's memory over its export's size: 14 measured for FP32 zeros, up to 28 for one-digit integers."""
 
 _PROBE_REQUESTS: Final = 8
+
+_TRIES: Final = 4
+"""How often a number of requests is sent that can be over too soon; a probe's grows fourfold each time, to 512."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +133,12 @@ def _measure_level(perf_run: PerfRun, concurrency: int, say: Callable[[str], Non
     empty = Level(concurrency, perf_run.batch_size, Outcome.MISSING)
     warmup = True
     probe_count = max(_PROBE_REQUESTS, concurrency)
-    probe = _process(perf_run, concurrency, "probe", probe_count, warmup)
+    probe = _counted(perf_run, concurrency, "probe", probe_count, warmup, growth=4)
     if probe.experiment is None and knows_no_warmup(probe.log):
         warmup = False
         notes.append("this perf_analyzer has no --warmup-request-count: a short run before each level stands in for it")
-        probe = _process(perf_run, concurrency, "probe", max(probe_count, perf_run.warmup_request_count), warmup)
+        probe_count = max(probe_count, perf_run.warmup_request_count)
+        probe = _counted(perf_run, concurrency, "probe", probe_count, warmup, growth=4)
     if probe.experiment is None:
         return _without_figures(empty, probe, perf_run)
 
@@ -143,8 +147,10 @@ def _measure_level(perf_run: PerfRun, concurrency: int, say: Callable[[str], Non
     expected = (wanted or rate * perf_run.measurement_interval_ms / 1000) * perf_run.windows
     if perf_run.stability_percentage is not None or expected <= fits:
         say(f"concurrency {concurrency}: measuring")
-        total = None if wanted is None else max(wanted * perf_run.windows, concurrency)
-        process = _process(perf_run, concurrency, "run", total, warmup)
+        if wanted is None:
+            process = _process(perf_run, concurrency, "run", None, warmup)
+        else:
+            process = _counted(perf_run, concurrency, "run", max(wanted * perf_run.windows, concurrency), warmup)
         if process.experiment is None:
             return _without_figures(empty, process, perf_run)
         return _measured(empty, [process], _cut(perf_run, process.experiment))
@@ -162,12 +168,21 @@ def _measure_level(perf_run: PerfRun, concurrency: int, say: Callable[[str], Non
     processes: list[_Process] = []
     for index in range(perf_run.windows):
         say(f"concurrency {concurrency}: window {index + 1} of {perf_run.windows}")
-        process = _process(perf_run, concurrency, f"run-{index}", max(size, concurrency), warmup)
+        process = _counted(perf_run, concurrency, f"run-{index}", max(size, concurrency), warmup)
         if process.experiment is None:
             return _without_figures(empty, process, perf_run)
         processes.append(process)
     cut = [part for item in processes if item.experiment for part in cut_by_count(item.experiment.spans, 1)]
     return _measured(empty, processes, cut)
+
+
+def _counted(perf_run: PerfRun, concurrency: int, name: str, requests: int, warmup: bool, growth: int = 1) -> _Process:
+    """A process of ``requests`` requests, again (``growth`` times as many each time) where they were over too soon."""
+    for attempt in range(_TRIES):
+        process = _process(perf_run, concurrency, name, requests * growth**attempt, warmup)
+        if process.experiment is not None or not ended_too_soon(process.log):
+            break
+    return process
 
 
 def _process(perf_run: PerfRun, concurrency: int, name: str, requests: int | None, warmup: bool) -> _Process:
