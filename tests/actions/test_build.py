@@ -10,6 +10,8 @@ from tritonforge.actions.build import BuildOptions, BuildOutcome, build, first_e
 from tritonforge.actions.cache import collect_garbage, disk_use, list_cache
 from tritonforge.actions.plan import make_plan
 from tritonforge.actions.workspace import Workspace, open_workspace
+from tritonforge.artifact import digest
+from tritonforge.build.executor import LocalExecutor
 from tritonforge.durable import folder_lock
 from tritonforge.errors import EnvironmentLacks, SpecError, UsageError
 
@@ -90,6 +92,29 @@ def test_a_build_that_changes_nothing_still_mends_what_was_damaged(site: Site) -
     again = only(site.build())
     assert (again["release"], again["new"]) == (made["release"], True)
     assert model.exists()
+
+
+def test_a_worker_is_started_for_a_file_before_it_is_read_and_none_where_nothing_is_new(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(digest, "_RACY_NS", -1)  # the files of this test are as young as files can be
+    started: list[tuple[str, ...]] = []
+    start = LocalExecutor._start
+
+    def note(executor: LocalExecutor, imports: tuple[str, ...] = ()) -> object:
+        started.append(imports)
+        return start(executor, imports)
+
+    monkeypatch.setattr(LocalExecutor, "_start", note)
+    site.build(platforms=("local",))
+    assert started == [("onnx", "onnxruntime")], "one core has one worker"
+    site.build(platforms=("local",))
+    assert len(started) == 1
+    site.write(
+        spec=SPEC.replace("batch_size: 4", "batch_size: 4, config: {instance_group: [{count: 2, kind: KIND_CPU}]}")
+    )
+    assert only(site.build(platforms=("local",)))["new"] is True
+    assert len(started) == 1, "a release of the same artefacts needs no worker"
 
 
 def test_a_failing_model_keeps_the_current_release_and_the_others_work(site: Site) -> None:

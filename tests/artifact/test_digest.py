@@ -75,9 +75,12 @@ class TestMemory:
     ) -> None:
         (tmp_path / "f").write_bytes(b"abc")
         monkeypatch.setattr(digest, "_RACY_NS", -1)  # ctime cannot be set back
+        told: list[Path] = []
         for _ in range(3):
-            assert FileDigests(tmp_path / "d.sqlite").digest(tmp_path / "f")[:2] == (digest_bytes(b"abc"), 3)
+            known = FileDigests(tmp_path / "d.sqlite").digest(tmp_path / "f", told.append)
+            assert known[:2] == (digest_bytes(b"abc"), 3)
         assert len(reads) == 1
+        assert told == [tmp_path / "f"]
 
     def test_a_young_file_is_read_again(self, tmp_path: Path, reads: list[Path]) -> None:
         (tmp_path / "f").write_bytes(b"abc")

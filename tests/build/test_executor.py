@@ -63,6 +63,45 @@ def test_a_worker_that_died_while_idle_is_replaced(toys: Toys) -> None:
         executor.close()
 
 
+def started(executor: LocalExecutor) -> list[int]:
+    return [worker.pid for worker in executor._all]
+
+
+def test_a_worker_that_was_expected_has_what_the_steps_import_and_takes_the_first_task(toys: Toys) -> None:
+    with LocalExecutor(1) as executor:
+        for name in ("notes.txt", "a.onnx", "b.onnx"):
+            executor.expect(Path(name))
+        (pid,) = started(executor)
+        assert until(lambda: "onnxruntime" in Path(f"/proc/{pid}/maps").read_text(), 30)
+        executor.submit(task(toys, "a")).result(timeout=30)
+        assert set(workers_in(toys.trace_file)) == {pid}
+    assert not alive(pid)
+
+
+def test_a_worker_that_was_expected_for_nothing_ends_at_once(toys: Toys) -> None:
+    with LocalExecutor(2) as executor:
+        executor.expect(Path("a.onnx"))
+        executor.expect(Path("b.onnx"))
+        pids = started(executor)
+        assert len(pids) == 2
+    assert not any(map(alive, pids))
+    with pytest.raises(ValueError, match="wrong"), LocalExecutor(2) as executor:
+        executor.expect(Path("a.onnx"))
+        pids = started(executor)
+        raise ValueError("wrong")
+    assert not any(map(alive, pids))
+    executor.expect(Path("c.onnx"))
+    assert not started(executor)
+
+
+def test_what_cannot_be_imported_ahead_is_the_steps_to_say(toys: Toys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tritonforge.build.executor._USUAL", {".onnx": ("there_is_no_such_module",)})
+    with LocalExecutor(1) as executor:
+        executor.expect(Path("a.onnx"))
+        executor.submit(task(toys, "a")).result(timeout=30)
+        assert set(workers_in(toys.trace_file)) == set(started(executor))
+
+
 def test_stopping_ends_what_runs(toys: Toys) -> None:
     executor = LocalExecutor(2)
     futures = [executor.submit(task(toys, name, sleep=60)) for name in "ab"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 
 from build.conftest import Toys
+from tritonforge.build.executor import Task
 from tritonforge.build.scheduler import Budget, Schedule
 from tritonforge.errors import CheckFailed, EnvironmentLacks, ForgeError, SpecError
 
@@ -83,10 +85,48 @@ class TestLimits:
         toys.run(toys.node("a", sleep=0.2), toys.node("b", sleep=0.2), memory=1000, change=say)
         assert toys.most_at_once() == 1
 
+    def test_a_step_is_in_line_for_each_worker_and_begins_when_another_ends(self, toys: Toys) -> None:
+        events: list[str] = []
+        given: list[str] = []
+
+        def watch(schedule: Schedule) -> None:
+            submit = schedule.executor.submit
+
+            def note(task: Task) -> Future[str]:
+                given.append(task.node)
+                return submit(task)
+
+            schedule.executor.submit = note  # type: ignore[method-assign]
+            schedule.started = lambda node: events.append(f"{node.model} begins, {len(given)} given")
+            schedule.finished = lambda result: events.append(f"{result.node.model} ends, {len(given)} given")
+
+        results = toys.run(*(toys.node(name, sleep=0.3) for name in "abc"), cores=1, change=watch)
+        assert events[:2] == ["a begins, 0 given", "a ends, 2 given"]
+        assert [event.split(",")[0] for event in events[2:]] == ["b begins", "b ends", "c begins", "c ends"]
+        assert toys.most_at_once() == 1
+        assert all(0.2 < result.seconds < 0.6 for result in results.values() if result.node.model != "a")
+
+    @pytest.mark.parametrize("config", [{"cores": 2}, {"memory": 600}])
+    def test_no_step_is_in_line_that_could_not_run_beside_the_others(self, toys: Toys, config: dict[str, int]) -> None:
+        waiting: list[int] = []
+
+        def watch(schedule: Schedule) -> None:
+            submit = schedule.executor.submit
+            futures: list[Future[str]] = []
+
+            def note(task: Task) -> Future[str]:
+                waiting.append(sum(not future.done() for future in futures))
+                futures.append(submit(task))
+                return futures[-1]
+
+            schedule.executor.submit = note  # type: ignore[method-assign]
+
+        toys.run(*(toys.node(name, sleep=0.1, **config) for name in "abc"), memory=1000, change=watch)
+        assert waiting == [0, 0, 0]
+
     def test_jobs_bound_the_cores(self) -> None:
         assert Budget.of_this_machine(3).cores == 3
-        assert Budget.of_this_machine().cores >= 1
-        assert Budget.of_this_machine().memory > 0
+        assert Budget.of_this_machine(3).memory > 0
 
 
 class TestTwins:

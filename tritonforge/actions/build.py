@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
+import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +41,11 @@ class BuildOptions:
     jobs: int | None = None
     update_sources: bool = False
     wait: bool = True
+
+    @property
+    def cores(self) -> int:
+        """How many steps run at once: ``jobs``, else as many as this process may use cores."""
+        return self.jobs or len(os.sched_getaffinity(0))
 
 
 class Observer:
@@ -197,11 +205,33 @@ def _platform(
     observer: Observer,
     shared: SharedStore | None,
 ) -> PlatformOutcome:
+    with LocalExecutor(options.cores) as executor:
+        return _built(workspace, platform, lock, options, observer, shared, executor)
+
+
+def _built(
+    workspace: Workspace,
+    platform: Platform,
+    lock: Lock,
+    options: BuildOptions,
+    observer: Observer,
+    shared: SharedStore | None,
+    executor: LocalExecutor,
+) -> PlatformOutcome:
     clock = time.monotonic()
     folder = workspace.releases(platform)
     record_file = folder.root / "last-build.json"
     record = read_record(record_file)
-    graph = plan_graph(workspace.loaded, platform, workspace.resolver(lock, update=options.update_sources))
+    ahead = threading.Thread(target=_import_composer)
+
+    def reading(path: Path) -> None:
+        """Something is new, so there will be steps and a release: what they import can come while files are read."""
+        executor.expect(path)
+        if ahead.ident is None:
+            ahead.start()
+
+    resolver = workspace.resolver(lock, update=options.update_sources, reading=reading)
+    graph = plan_graph(workspace.loaded, platform, resolver)
     observer.platform(platform, graph)
     before = folder.current()
     previous = None if before is None else before.digest
@@ -213,7 +243,9 @@ def _platform(
         folder.prune(workspace.loaded.spec.retention.releases)  # an earlier build may have been stopped before it
         return PlatformOutcome(platform, known, (), before, before=previous, seconds=time.monotonic() - clock)
     logs, wanted = folder.root / "logs", graph.released()
-    results = run_steps(workspace, logs, graph, record, options, observer, shared=shared, wanted=wanted)
+    results = run_steps(
+        workspace, logs, graph, record, options, observer, shared=shared, wanted=wanted, executor=executor
+    )
     failures = [ModelFailure(name, error) for name, error in graph.errors.items()]
     needed = _needed(graph)
     failures += [
@@ -275,6 +307,15 @@ def _platform(
     )
 
 
+def _import_composer() -> None:
+    """Import what composing a release takes: a tenth of a second."""
+    from tritonforge.actions import compose  # noqa: F401
+    from tritonforge.repository import pbtxt
+
+    with suppress(ForgeError):  # composing says so
+        pbtxt.new()
+
+
 def _still(release: Release | None, record: BuildRecord, composed: str) -> bool:
     """Whether a release is what a build of the same inputs made last time, and is whole."""
     if release is None or release.digest != record.release or record.composed != composed:
@@ -315,19 +356,21 @@ def run_steps(
     *,
     shared: SharedStore | None = None,
     wanted: frozenset[str] | None = None,
+    executor: LocalExecutor | None = None,
 ) -> dict[str, NodeResult]:
     """Run what of a graph is not in the store, or in the team's; every node's result by id.
 
-    The files of ``wanted`` nodes are here then (of all, without it).
+    The files of ``wanted`` nodes are here then (of all, without it). ``executor`` may have workers already; none is
+    left.
 
     Raises:
         Interrupted: what was finished stays in the store.
     """
     observer = observer or Observer()
-    budget = Budget.of_this_machine(options.jobs)
+    budget = Budget.of_this_machine(options.cores)
     everything = "*" in options.force
     models = workspace.loaded.spec.models
-    executor = LocalExecutor(budget.cores)
+    executor = executor or LocalExecutor(budget.cores)
     schedule = Schedule(
         store=workspace.store,
         executor=executor,
@@ -343,17 +386,12 @@ def run_steps(
         wanted=wanted,
     )
     try:
-        results = run_graph(graph, schedule)
+        with executor:
+            return run_graph(graph, schedule)
     except (KeyboardInterrupt, Interrupted):
-        executor.stop()
         raise Interrupted(
             "the build was interrupted", hint="what was finished is in the store: run the command again to go on"
         ) from None
-    except BaseException:
-        executor.stop()
-        raise
-    executor.close()
-    return results
 
 
 def first_error(failures: Sequence[ModelFailure]) -> ForgeError:

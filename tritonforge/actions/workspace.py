@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,10 +61,13 @@ class Workspace:
         """Where the evidence of a platform is."""
         return EvidenceFolder(self.build_root / platform.name / "evidence")
 
-    def resolver(self, lock: Lock, *, update: bool = False) -> Resolver:
-        """Resolves the spec's sources and notes them in ``lock``."""
+    def resolver(
+        self, lock: Lock, *, update: bool = False, reading: Callable[[Path], None] = lambda path: None
+    ) -> Resolver:
+        """Resolves the spec's sources and notes them in ``lock``; ``reading`` is told of files that are not known."""
         home = default_home()
-        return Resolver(self.loaded.folder, home / "packages", FileDigests(home / "digests.sqlite"), lock, update)
+        digests = FileDigests(home / "digests.sqlite")
+        return Resolver(self.loaded.folder, home / "packages", digests, lock, update, reading)
 
 
 def open_workspace(spec: Path | None = None, overlays: Sequence[Path] = ()) -> Workspace:

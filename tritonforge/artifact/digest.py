@@ -8,7 +8,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -83,13 +83,17 @@ class FileDigests:
                 "CREATE TABLE IF NOT EXISTS facts (sha256 TEXT, kind TEXT, value TEXT, PRIMARY KEY (sha256, kind))"
             )
 
-    def digest(self, path: Path) -> Read:
-        """What ``path`` holds; a file that the store took over by a link is known by its seal."""
+    def digest(self, path: Path, reading: Callable[[Path], None] = lambda path: None) -> Read:
+        """What ``path`` holds; a file that the store took over by a link is known by its seal.
+
+        ``reading`` is told of a file whose bytes are about to be read.
+        """
         before = path.stat()
         now, clock = stamp(before), time.time_ns()
         row = self._one("SELECT sha256, stat FROM files WHERE path = ?", (os.fspath(path),))
         known = None if row is None else _unchecked(row[0], row[1])
         if known is None or not (row[1] == now or _taken_over(before, row[1], known)):
+            reading(path)
             known = digest_file(path)
             if clock - max(before.st_mtime_ns, before.st_ctime_ns) > _RACY_NS:
                 row = (os.fspath(path), now, _checked(known, now))

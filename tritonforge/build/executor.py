@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from tritonforge.errors import CheckFailed, ForgeError, Interrupted, from_json
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,10 @@ def framework_of(tools: Iterable[str]) -> str | None:
     return next((name for name in _FRAMEWORKS if name in tools), None)
 
 
+_USUAL: Final = {".onnx": ("onnx", "onnxruntime")}
+"""What the steps of a file with this ending import, all of them."""
+
+
 class Executor(Protocol):
     """Runs tasks; the future gives the artifact's digest or raises a ForgeError."""
 
@@ -71,19 +75,48 @@ class Executor(Protocol):
 
 
 class LocalExecutor:
-    """Persistent worker processes, started when first needed, at most ``workers`` at once."""
+    """Persistent worker processes, started when first needed, at most ``workers`` at once.
+
+    As a context it ends them with the block: at once where an error leaves it.
+    """
 
     def __init__(self, workers: int) -> None:
-        from concurrent.futures import ThreadPoolExecutor
-
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="worker")
+        self._workers = workers
+        self._threads: ThreadPoolExecutor | None = None
         self._idle: list[subprocess.Popen[str]] = []
+        self._unused: set[subprocess.Popen[str]] = set()
         self._loaded: dict[int, set[str]] = {}
         self._all: set[subprocess.Popen[str]] = set()
         self._guard = threading.Lock()
         self._stopped = False
 
+    def __enter__(self) -> LocalExecutor:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.stop()
+
+    def expect(self, path: Path) -> None:
+        """Start a worker for the steps that a new file will need, if it is of a kind that says what they import.
+
+        A worker is then ready when the digests of a large source are.
+        """
+        usual = _USUAL.get(path.suffix)
+        with self._guard:
+            if usual is None or self._stopped or len(self._all) >= self._workers:
+                return
+            worker = self._start(usual)
+            self._unused.add(worker)
+            self._idle.append(worker)
+
     def submit(self, task: Task) -> Future[str]:
+        if self._threads is None:
+            from concurrent.futures import ThreadPoolExecutor
+
+            self._threads = ThreadPoolExecutor(self._workers, thread_name_prefix="worker")
         return self._threads.submit(self._run, task)
 
     def warm(self, framework: str) -> bool:
@@ -93,32 +126,37 @@ class LocalExecutor:
     def stop(self) -> None:
         with self._guard:
             self._stopped = True
-            for worker in self._all:
-                if worker.returncode is None:
-                    with suppress(OSError):
-                        os.killpg(worker.pid, signal.SIGKILL)
-        self._threads.shutdown(wait=True, cancel_futures=True)
+            self._kill_all()
+        if self._threads is not None:
+            self._threads.shutdown(wait=True, cancel_futures=True)
         self._reap()
 
     def close(self) -> None:
-        self._threads.shutdown(wait=True)
+        if self._threads is not None:
+            self._threads.shutdown(wait=True)
+        for worker in self._unused:
+            _kill(worker)  # it may still be importing, and has nothing to lose
         for worker in self._all:
             if worker.stdin is not None:
                 with suppress(OSError):
                     worker.stdin.close()
         self._reap()
 
+    def _kill_all(self) -> None:
+        for worker in list(self._all):
+            _kill(worker)
+
     def _reap(self) -> None:
+        """Wait until all workers have ended; those that do not by themselves are killed."""
+        late = threading.Timer(5, self._kill_all)
+        late.start()
         for worker in self._all:
-            try:
-                worker.wait(5)
-            except subprocess.TimeoutExpired:
-                with suppress(OSError):
-                    os.killpg(worker.pid, signal.SIGKILL)
-                worker.wait()
+            worker.wait()
             if worker.stdout is not None:
                 worker.stdout.close()
+        late.cancel()
         self._all.clear()
+        self._unused.clear()
 
     def _worker(self, framework: str | None) -> subprocess.Popen[str]:
         """An idle worker, best one that has the framework loaded already; a new one where none is idle."""
@@ -128,22 +166,27 @@ class LocalExecutor:
             plain = [worker for worker in self._idle if framework is None and not self._loaded.get(worker.pid)]
             for worker in [*warm, *plain, *self._idle]:
                 self._idle.remove(worker)
+                self._unused.discard(worker)
                 return worker
         with self._guard:
             if self._stopped:
                 raise Interrupted("the build was stopped")
-            # Threads inside a step would compete with the other workers: a step's cores are the scheduler's to give.
-            environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-            worker = subprocess.Popen(
-                [sys.executable, "-P", "-m", "tritonforge.build.worker", str(os.getpid())],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                start_new_session=True,
-                env=environment,
-            )
-            self._all.add(worker)
-            return worker
+            return self._start()
+
+    def _start(self, imports: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+        """A new worker, which imports something before its first task; the guard is held."""
+        # Threads inside a step would compete with the other workers: a step's cores are the scheduler's to give.
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        worker = subprocess.Popen(
+            [sys.executable, "-P", "-m", "tritonforge.build.worker", str(os.getpid()), *imports],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env=environment,
+        )
+        self._all.add(worker)
+        return worker
 
     def _run(self, task: Task) -> str:
         framework = framework_of(task.tools)
@@ -153,8 +196,7 @@ class LocalExecutor:
 
         def give_up() -> None:
             late.set()
-            with suppress(OSError):
-                os.killpg(worker.pid, signal.SIGKILL)
+            _kill(worker)
 
         limit = threading.Timer(task.timeout_s, give_up)
         limit.daemon = True
@@ -197,6 +239,13 @@ class LocalExecutor:
             hint = "memory may have run out: raise this model's `memory_mb:`, so that fewer steps run beside it"
         tail = _tail(Path(task.log))
         return CheckFailed(f"the worker of {task.node} died", found=why, details=[*tail, f"log: {task.log}"], hint=hint)
+
+
+def _kill(worker: subprocess.Popen[str]) -> None:
+    """End a worker and what it started, if it has not ended."""
+    if worker.returncode is None:
+        with suppress(OSError):
+            os.killpg(worker.pid, signal.SIGKILL)
 
 
 def _tail(log: Path, lines: int = 5) -> list[str]:

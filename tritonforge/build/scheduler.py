@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -51,11 +50,10 @@ class Budget:
     memory: int
 
     @staticmethod
-    def of_this_machine(jobs: int | None = None) -> Budget:
-        """All cores that this process may use (or ``jobs``), and four fifths of the memory that is free now."""
+    def of_this_machine(cores: int) -> Budget:
+        """So many cores, and four fifths of the memory that is free now."""
         import psutil
 
-        cores = jobs or len(os.sched_getaffinity(0))
         return Budget(cores, int(psutil.virtual_memory().available * 0.8))
 
 
@@ -104,6 +102,10 @@ class _Running:
     since: float
     log: Path
     memory: int
+
+    def begin(self, schedule: Schedule) -> None:
+        self.since = time.monotonic()
+        schedule.started(self.node)
 
 
 def inputs_of(node: Node, results: Mapping[str, NodeResult]) -> dict[str, str]:
@@ -239,25 +241,32 @@ def _run(graph: Graph, schedule: Schedule, force: Collection[str], results: dict
 
     def start() -> None:
         for item in list(ready):
-            cores = sum(_cores(other, schedule) for other in running.values())
-            if cores >= schedule.budget.cores:
-                break  # none of the many others fits either
+            if len(running) >= 2 * schedule.budget.cores:
+                break
             if item.keyed.key in in_flight:
                 continue
-            memory = sum(other.memory for other in running.values())
-            fits = cores + _cores(item, schedule) <= schedule.budget.cores
-            fits = fits and memory + item.memory <= schedule.budget.memory
-            if running and not fits:
+            others = list(running.values())
+            fits = _fits(item, others, schedule)
+            if not fits and not _may_line_up(item, others, schedule):
+                if sum(_cores(other, schedule) for other in others) >= schedule.budget.cores:
+                    break  # none of the many others does either
                 continue
-            if _waits(item, running.values(), schedule):
+            if _waits(item, others, schedule):
                 continue
             leave(item)
-            item.since = time.monotonic()
             item.log.unlink(missing_ok=True)
-            schedule.started(item.node)
+            if fits:
+                item.begin(schedule)
             future = schedule.executor.submit(_task(item, results, schedule))
             running[future] = item
             in_flight[item.keyed.key] = future
+        note_begun()
+
+    def note_begun() -> None:
+        """Notice what runs by now: a step that was in line begins when another ends."""
+        for future, item in running.items():
+            if not item.since and future.running():
+                item.begin(schedule)
 
     def pause() -> None:
         """Until something ends; time in which cores stand idle for the team's store is that store's."""
@@ -301,6 +310,8 @@ def _run(graph: Graph, schedule: Schedule, force: Collection[str], results: dict
                 )
         for future in [future for future in running if future.done()]:
             item = running.pop(future)
+            if not item.since:
+                item.begin(schedule)  # it was over before it was seen to run
             del in_flight[item.keyed.key]
             finish(_result(item, future))
             if not ready_keys[item.keyed.key]:
@@ -310,6 +321,22 @@ def _run(graph: Graph, schedule: Schedule, force: Collection[str], results: dict
                 finish(_result(twin, future, status="cached"))
     if lost:
         raise _Away(lost)
+
+
+def _fits(item: _Running, running: Collection[_Running], schedule: Schedule) -> bool:
+    """Whether a step can begin now, as far as cores and memory go; alone it always can."""
+    cores = sum(_cores(other, schedule) for other in running) + _cores(item, schedule)
+    memory = sum(other.memory for other in running) + item.memory
+    return not running or (cores <= schedule.budget.cores and memory <= schedule.budget.memory)
+
+
+def _may_line_up(item: _Running, running: Collection[_Running], schedule: Schedule) -> bool:
+    """Whether a step may be given to the executor while all cores are taken, so that a worker need not wait for the
+    next one. Each of those must have one core and no framework, as any of them can be the ones that run together."""
+    everything = [*running, item]
+    if sum(other.memory for other in everything) > schedule.budget.memory:
+        return False
+    return all(_cores(other, schedule) == 1 and framework_of(other.keyed.needs.tools) is None for other in everything)
 
 
 def _waits(item: _Running, running: Iterable[_Running], schedule: Schedule) -> bool:

@@ -7,6 +7,7 @@ step prints goes to the task's log. The worker dies with its parent.
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import os
 import platform
@@ -40,6 +41,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     devnull = os.open(os.devnull, os.O_RDWR)
     os.dup2(devnull, 1)
+    _import(sys.argv[2:])
     for line in sys.stdin:
         task = json.loads(line)
         try:
@@ -48,6 +50,17 @@ def main() -> None:
             answer = {"error": describe_os_error(error, f"{task['node']} stopped", Path(task["log"])).to_json()}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
+
+
+def _import(names: list[str]) -> None:
+    """Import what the first task will need; where that fails, the step says what is wrong, in its log."""
+    saved = os.dup(2)
+    os.dup2(1, 2)
+    for name in names:
+        with suppress(Exception):
+            importlib.import_module(name)
+    os.dup2(saved, 2)
+    os.close(saved)
 
 
 def _serve(task: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -45,7 +45,8 @@ class SourceFile:
 class Resolver:
     """Resolves sources of one spec: ``folder`` is the spec's, ``cache`` keeps fetched packages.
 
-    What was resolved is noted in ``lock``; what the lock says already is held to.
+    What was resolved is noted in ``lock``; what the lock says already is held to. ``reading`` is told of every file
+    that is not known yet before it is read.
     """
 
     folder: Path
@@ -53,6 +54,7 @@ class Resolver:
     digests: FileDigests
     lock: Lock
     update: bool = False
+    reading: Callable[[Path], None] = lambda path: None
 
     def file(self, source: SourceRef, place: Place) -> SourceFile:
         """The one file that ``source`` names.
@@ -157,7 +159,7 @@ class Resolver:
             EnvironmentLacks: it cannot be linked from the store.
         """
         try:
-            found = self.digests.digest(path)
+            found = self.digests.digest(path, self.reading)
             link = link and found.size >= LINKED_FROM
             if link:
                 self._linkable(path)
