@@ -6,13 +6,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from build.conftest import Toys
 from tritonforge.build.executor import LocalExecutor, Task
-from tritonforge.errors import Interrupted
+from tritonforge.errors import CheckFailed, Interrupted
 
 
 def task(toys: Toys, text: str, **config: object) -> Task:
@@ -100,6 +101,17 @@ def test_what_cannot_be_imported_ahead_is_the_steps_to_say(toys: Toys, monkeypat
         executor.expect(Path("a.onnx"))
         executor.submit(task(toys, "a")).result(timeout=30)
         assert set(workers_in(toys.trace_file)) == set(started(executor))
+
+
+def test_a_step_that_takes_too_long_is_ended_and_the_next_one_has_another_worker(toys: Toys) -> None:
+    with LocalExecutor(1) as executor:
+        slow = replace(task(toys, "a", sleep=60), timeout_s=1)
+        with pytest.raises(CheckFailed, match="took longer than 1 s") as caught:
+            executor.submit(slow).result(timeout=30)
+        assert "this is the log of a" in caught.value.details
+        (pid,) = workers_in(toys.trace_file)
+        assert not alive(pid)
+        assert executor.submit(task(toys, "b")).result(timeout=30)
 
 
 def test_stopping_ends_what_runs(toys: Toys) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import IO, TYPE_CHECKING, Any, Final, Protocol
 
 from tritonforge.errors import CheckFailed, ForgeError, Interrupted, from_json
 
@@ -56,6 +57,9 @@ def framework_of(tools: Iterable[str]) -> str | None:
 
 _USUAL: Final = {".onnx": ("onnx", "onnxruntime")}
 """What the steps of a file with this ending import, all of them."""
+
+_LONGEST_POLL_MS: Final = 2**31 - 1
+"""24 days; poll(2) takes no more."""
 
 
 class Executor(Protocol):
@@ -192,30 +196,19 @@ class LocalExecutor:
         framework = framework_of(task.tools)
         worker = self._worker(framework)
         assert worker.stdin is not None and worker.stdout is not None
-        late = threading.Event()
-
-        def give_up() -> None:
-            late.set()
-            _kill(worker)
-
-        limit = threading.Timer(task.timeout_s, give_up)
-        limit.daemon = True
-        limit.start()
-        try:
+        line = ""
+        with suppress(OSError, ValueError):
             worker.stdin.write(json.dumps(task.to_json()) + "\n")
             worker.stdin.flush()
+            if not _answers(worker.stdout, task.timeout_s):
+                _kill(worker)
+                worker.wait()
+                raise CheckFailed(
+                    f"{task.node} took longer than {task.timeout_s} s and was ended",
+                    details=[*_tail(Path(task.log)), f"log: {task.log}"],
+                    hint="give this model more time with `timeout_s:`, where it really needs it",
+                )
             line = worker.stdout.readline()
-        except (OSError, ValueError):
-            line = ""
-        finally:
-            limit.cancel()
-        if late.is_set():
-            worker.wait()
-            raise CheckFailed(
-                f"{task.node} took longer than {task.timeout_s} s and was ended",
-                details=[*_tail(Path(task.log)), f"log: {task.log}"],
-                hint="give this model more time with `timeout_s:`, where it really needs it",
-            )
         if not line:
             raise self._death(worker, task)
         with self._guard:
@@ -239,6 +232,13 @@ class LocalExecutor:
             hint = "memory may have run out: raise this model's `memory_mb:`, so that fewer steps run beside it"
         tail = _tail(Path(task.log))
         return CheckFailed(f"the worker of {task.node} died", found=why, details=[*tail, f"log: {task.log}"], hint=hint)
+
+
+def _answers(stream: IO[str], timeout_s: float) -> bool:
+    """Whether a worker says something, or ends, within so many seconds."""
+    poll = select.poll()
+    poll.register(stream, select.POLLIN)
+    return bool(poll.poll(min(timeout_s * 1000, _LONGEST_POLL_MS)))
 
 
 def _kill(worker: subprocess.Popen[str]) -> None:

@@ -169,9 +169,10 @@ def _environment(roots: tuple[Path, ...]) -> Any:
 
         def locate(self, name: str, within: Sequence[Path] = roots) -> Path | None:
             for root in within:
-                real, target = root.resolve(), (root / name).resolve()
-                if target.is_file() and target.is_relative_to(real):
-                    return target
+                if (root / name).is_file():  # before the links on the way are followed: most candidates are not there
+                    real, target = root.resolve(), (root / name).resolve()
+                    if target.is_relative_to(real):
+                        return target
             return None
 
         def get_source(self, environment: Any, template: str) -> tuple[str, str, Callable[[], bool]]:
