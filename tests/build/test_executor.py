@@ -65,7 +65,7 @@ def test_a_worker_that_died_while_idle_is_replaced(toys: Toys) -> None:
 
 
 def started(executor: LocalExecutor) -> list[int]:
-    return [worker.pid for worker in executor._all]
+    return [worker.process.pid for worker in executor._all]
 
 
 def test_a_worker_that_was_expected_has_what_the_steps_import_and_takes_the_first_task(toys: Toys) -> None:
@@ -112,6 +112,40 @@ def test_a_step_that_takes_too_long_is_ended_and_the_next_one_has_another_worker
         (pid,) = workers_in(toys.trace_file)
         assert not alive(pid)
         assert executor.submit(task(toys, "b")).result(timeout=30)
+
+
+def test_the_time_limit_holds_for_a_worker_that_does_not_listen(toys: Toys, monkeypatch: pytest.MonkeyPatch) -> None:
+    sleeps = toys.folder / "sleeps.py"
+    sleeps.write_text("import time\ntime.sleep(60)\n")
+    monkeypatch.setenv("PYTHONPATH", f"{toys.folder}{os.pathsep}{os.environ['PYTHONPATH']}")
+    monkeypatch.setattr("tritonforge.build.executor._USUAL", {".onnx": ("sleeps",)})
+    with LocalExecutor(1) as executor:
+        executor.expect(Path("a.onnx"))
+        large = replace(task(toys, "a"), timeout_s=1, facets={"more than a pipe holds": "x" * (1 << 20)})
+        with pytest.raises(CheckFailed, match="took longer than 1 s"):
+            executor.submit(large).result(timeout=30)
+        assert executor.submit(task(toys, "b")).result(timeout=30)
+
+
+def test_a_worker_that_cannot_be_started_ahead_is_no_error(toys: Toys, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    with LocalExecutor(1) as executor:
+        with monkeypatch.context() as patch:
+            patch.setattr(subprocess, "Popen", refused)
+            executor.expect(Path("a.onnx"))
+        assert not started(executor)
+        assert executor.submit(task(toys, "a")).result(timeout=30)
+
+
+def test_a_step_that_imports_something_else_does_not_wait_for_a_worker_that_imports(toys: Toys) -> None:
+    with LocalExecutor(2) as executor:
+        executor.expect(Path("a.onnx"))
+        executor.submit(task(toys, "plain")).result(timeout=30)
+        assert not set(workers_in(toys.trace_file)) & set(started(executor)[:1])
+        executor.submit(replace(task(toys, "onnx"), tools={"onnx": "1"})).result(timeout=30)
+        assert workers_in(toys.trace_file)[-1] in started(executor)
 
 
 def test_stopping_ends_what_runs(toys: Toys) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -92,9 +94,9 @@ class TestLimits:
         def watch(schedule: Schedule) -> None:
             submit = schedule.executor.submit
 
-            def note(task: Task) -> Future[str]:
+            def note(task: Task, begun: Callable[[], None]) -> Future[str]:
                 given.append(task.node)
-                return submit(task)
+                return submit(task, begun)
 
             schedule.executor.submit = note  # type: ignore[method-assign]
             schedule.started = lambda node: events.append(f"{node.model} begins, {len(given)} given")
@@ -106,6 +108,25 @@ class TestLimits:
         assert toys.most_at_once() == 1
         assert all(0.2 < result.seconds < 0.6 for result in results.values() if result.node.model != "a")
 
+    def test_a_steps_time_is_its_own_whenever_it_is_seen_to_begin(self, toys: Toys) -> None:
+        def dawdle(schedule: Schedule) -> None:
+            schedule.finished = lambda result: time.sleep(0.5)
+
+        results = toys.run(*(toys.node(name, sleep=0.3) for name in "abc"), cores=1, change=dawdle)
+        assert all(result.seconds >= 0.3 for result in results.values()), results
+
+    def test_there_is_time_for_something_while_the_first_steps_run(self, toys: Toys) -> None:
+        found: list[list[tuple[str, str]]] = []
+
+        def use(schedule: Schedule) -> None:
+            schedule.meanwhile = lambda: found.append(toys.trace())
+
+        toys.run(toys.node("a", sleep=0.3), toys.node("b", sleep=0.1), change=use)
+        assert len(found) == 1
+        assert "end" not in [what for what, _ in found[0]]
+        toys.run(toys.node("a", sleep=0.3), toys.node("b", sleep=0.1), change=use)
+        assert len(found) == 1, "nothing ran"
+
     @pytest.mark.parametrize("config", [{"cores": 2}, {"memory": 600}])
     def test_no_step_is_in_line_that_could_not_run_beside_the_others(self, toys: Toys, config: dict[str, int]) -> None:
         waiting: list[int] = []
@@ -114,9 +135,9 @@ class TestLimits:
             submit = schedule.executor.submit
             futures: list[Future[str]] = []
 
-            def note(task: Task) -> Future[str]:
+            def note(task: Task, begun: Callable[[], None]) -> Future[str]:
                 waiting.append(sum(not future.done() for future in futures))
-                futures.append(submit(task))
+                futures.append(submit(task, begun))
                 return futures[-1]
 
             schedule.executor.submit = note  # type: ignore[method-assign]

@@ -132,13 +132,18 @@ def requests_asked_for(program: Path) -> list[int]:
 
 
 def test_requests_that_were_over_before_the_counters_were_read_are_sent_again_and_more(fake: Path) -> None:
-    (level,) = run(perf_run(fake, f"too-soon:100:{DATA / 'too_soon.log'}")).levels
+    said: list[str] = []
+    (level,) = run(perf_run(fake, f"too-soon:100:{DATA / 'too_soon.log'}"), said.append).levels
+    assert "concurrency 1: again, 32 requests: those before were over too soon" in said
     assert level.outcome is Outcome.MEASURED
     assert requests_asked_for(fake) == [8, 32, 128]
     with pytest.raises(CheckFailed, match="could not measure") as caught:
         run(perf_run(fake, f"too-soon:1000:{DATA / 'too_soon.log'}"))
     assert "before perf_analyzer had read its counters" in str(caught.value.found)
     assert requests_asked_for(fake) == [8, 32, 128, 8, 32, 128, 512]
+    with pytest.raises(CheckFailed, match="could not measure"):
+        run(perf_run(fake, f"too-soon:5000:{DATA / 'too_soon.log'}", concurrency=(600,)))
+    assert requests_asked_for(fake)[7:] == [600, 600, 600, 600]
 
 
 def test_a_number_of_requests_that_was_asked_for_is_sent_again_as_it_is(fake: Path) -> None:

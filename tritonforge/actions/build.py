@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
-import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -161,13 +160,16 @@ def build(workspace: Workspace, options: BuildOptions, observer: Observer | None
         store.sweep_staging()
         store.add_root(workspace.build_root)
         lock = read_lock(workspace.lock_path)
+
+        def one(platform: Platform) -> PlatformOutcome:
+            with LocalExecutor(options.cores) as executor:
+                return _platform(workspace, platform, lock, options, observer, shared, executor)
+
         if shared is None:
-            return BuildOutcome(
-                tuple(_platform(workspace, platform, lock, options, observer, None) for platform in platforms)
-            )
+            return BuildOutcome(tuple(map(one, platforms)))
         try:
             shared.keep_leftovers()
-            done = tuple(_platform(workspace, platform, lock, options, observer, shared) for platform in platforms)
+            done = tuple(map(one, platforms))
             _send_rest(shared, observer)
             return BuildOutcome(done, shared.outcome())
         finally:
@@ -204,33 +206,13 @@ def _platform(
     options: BuildOptions,
     observer: Observer,
     shared: SharedStore | None,
-) -> PlatformOutcome:
-    with LocalExecutor(options.cores) as executor:
-        return _built(workspace, platform, lock, options, observer, shared, executor)
-
-
-def _built(
-    workspace: Workspace,
-    platform: Platform,
-    lock: Lock,
-    options: BuildOptions,
-    observer: Observer,
-    shared: SharedStore | None,
     executor: LocalExecutor,
 ) -> PlatformOutcome:
     clock = time.monotonic()
     folder = workspace.releases(platform)
     record_file = folder.root / "last-build.json"
     record = read_record(record_file)
-    ahead = threading.Thread(target=_import_composer)
-
-    def reading(path: Path) -> None:
-        """Something is new, so there will be steps and a release: what they import can come while files are read."""
-        executor.expect(path)
-        if ahead.ident is None:
-            ahead.start()
-
-    resolver = workspace.resolver(lock, update=options.update_sources, reading=reading)
+    resolver = workspace.resolver(lock, update=options.update_sources, reading=executor.expect)
     graph = plan_graph(workspace.loaded, platform, resolver)
     observer.platform(platform, graph)
     before = folder.current()
@@ -244,7 +226,16 @@ def _built(
         return PlatformOutcome(platform, known, (), before, before=previous, seconds=time.monotonic() - clock)
     logs, wanted = folder.root / "logs", graph.released()
     results = run_steps(
-        workspace, logs, graph, record, options, observer, shared=shared, wanted=wanted, executor=executor
+        workspace,
+        logs,
+        graph,
+        record,
+        options,
+        observer,
+        shared=shared,
+        wanted=wanted,
+        executor=executor,
+        meanwhile=_import_composer,
     )
     failures = [ModelFailure(name, error) for name, error in graph.errors.items()]
     needed = _needed(graph)
@@ -308,11 +299,11 @@ def _built(
 
 
 def _import_composer() -> None:
-    """Import what composing a release takes: a tenth of a second."""
-    from tritonforge.actions import compose  # noqa: F401
-    from tritonforge.repository import pbtxt
+    """Import what composing a release takes, a tenth of a second, while the workers work."""
+    with suppress(Exception):  # composing says so
+        from tritonforge.actions import compose  # noqa: F401
+        from tritonforge.repository import pbtxt
 
-    with suppress(ForgeError):  # composing says so
         pbtxt.new()
 
 
@@ -357,11 +348,12 @@ def run_steps(
     shared: SharedStore | None = None,
     wanted: frozenset[str] | None = None,
     executor: LocalExecutor | None = None,
+    meanwhile: Callable[[], None] | None = None,
 ) -> dict[str, NodeResult]:
     """Run what of a graph is not in the store, or in the team's; every node's result by id.
 
-    The files of ``wanted`` nodes are here then (of all, without it). ``executor`` may have workers already; none is
-    left.
+    The files of ``wanted`` nodes are here then (of all, without it). ``executor`` may have workers already; they end
+    here. ``meanwhile`` is called once, when the first steps run.
 
     Raises:
         Interrupted: what was finished stays in the store.
@@ -384,6 +376,7 @@ def run_steps(
         finished=observer.finished,
         shared=shared,
         wanted=wanted,
+        meanwhile=meanwhile,
     )
     try:
         with executor:

@@ -1,4 +1,4 @@
-"""Where steps run: worker processes on this machine. Other executors offer the same three calls."""
+"""Where steps run: worker processes on this machine. Other executors offer the same calls."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,10 +57,10 @@ def framework_of(tools: Iterable[str]) -> str | None:
 
 
 _USUAL: Final = {".onnx": ("onnx", "onnxruntime")}
-"""What the steps of a file with this ending import, all of them."""
+"""What the steps of a file with this ending import, as a rule."""
 
-_LONGEST_POLL_MS: Final = 2**31 - 1
-"""24 days; poll(2) takes no more."""
+_LONGEST_POLL_S: Final = 2_000_000
+"""23 days; poll(2) takes little more."""
 
 
 class Executor(Protocol):
@@ -68,14 +69,14 @@ class Executor(Protocol):
     def warm(self, framework: str) -> bool:
         """Whether an idle worker has the framework loaded."""
 
-    def submit(self, task: Task) -> Future[str]:
-        """Start a task."""
+    def submit(self, task: Task, begun: Callable[[], None] = lambda: None) -> Future[str]:
+        """Start a task, or have it wait until a worker is free; ``begun`` is called in another thread as it begins."""
 
     def stop(self) -> None:
         """End everything at once: what was running is lost, what was stored stays."""
 
     def close(self) -> None:
-        """End the workers when nothing runs."""
+        """End the workers once nothing runs."""
 
 
 class LocalExecutor:
@@ -87,10 +88,8 @@ class LocalExecutor:
     def __init__(self, workers: int) -> None:
         self._workers = workers
         self._threads: ThreadPoolExecutor | None = None
-        self._idle: list[subprocess.Popen[str]] = []
-        self._unused: set[subprocess.Popen[str]] = set()
-        self._loaded: dict[int, set[str]] = {}
-        self._all: set[subprocess.Popen[str]] = set()
+        self._idle: list[_Worker] = []
+        self._all: list[_Worker] = []
         self._guard = threading.Lock()
         self._stopped = False
 
@@ -106,114 +105,100 @@ class LocalExecutor:
     def expect(self, path: Path) -> None:
         """Start a worker for the steps that a new file will need, if it is of a kind that says what they import.
 
-        A worker is then ready when the digests of a large source are.
+        A worker is then ready when the digests of a large source are. Where it cannot be started, nothing happens.
         """
         usual = _USUAL.get(path.suffix)
-        with self._guard:
-            if usual is None or self._stopped or len(self._all) >= self._workers:
-                return
-            worker = self._start(usual)
-            self._unused.add(worker)
-            self._idle.append(worker)
+        with self._guard, suppress(OSError):
+            if usual is not None and not self._stopped and len(self._all) < self._workers:
+                self._idle.append(self._start(usual))
 
-    def submit(self, task: Task) -> Future[str]:
+    def submit(self, task: Task, begun: Callable[[], None] = lambda: None) -> Future[str]:
         if self._threads is None:
             from concurrent.futures import ThreadPoolExecutor
 
             self._threads = ThreadPoolExecutor(self._workers, thread_name_prefix="worker")
-        return self._threads.submit(self._run, task)
+        return self._threads.submit(self._run, task, begun)
 
     def warm(self, framework: str) -> bool:
         with self._guard:
-            return any(framework in self._loaded.get(worker.pid, ()) for worker in self._idle)
+            return any(framework in worker.loaded for worker in self._idle)
 
     def stop(self) -> None:
         with self._guard:
             self._stopped = True
-            self._kill_all()
-        if self._threads is not None:
-            self._threads.shutdown(wait=True, cancel_futures=True)
-        self._reap()
+            for worker in self._all:
+                worker.kill()
+        self.close()
 
     def close(self) -> None:
         if self._threads is not None:
-            self._threads.shutdown(wait=True)
-        for worker in self._unused:
-            _kill(worker)  # it may still be importing, and has nothing to lose
+            self._threads.shutdown(wait=True, cancel_futures=self._stopped)
         for worker in self._all:
-            if worker.stdin is not None:
-                with suppress(OSError):
-                    worker.stdin.close()
-        self._reap()
-
-    def _kill_all(self) -> None:
-        for worker in list(self._all):
-            _kill(worker)
-
-    def _reap(self) -> None:
-        """Wait until all workers have ended; those that do not by themselves are killed."""
-        late = threading.Timer(5, self._kill_all)
-        late.start()
-        for worker in self._all:
-            worker.wait()
-            if worker.stdout is not None:
-                worker.stdout.close()
-        late.cancel()
+            worker.kill()  # it is idle, or still importing: what it made is in the store
+            worker.reap()
         self._all.clear()
-        self._unused.clear()
+        self._idle.clear()
 
-    def _worker(self, framework: str | None) -> subprocess.Popen[str]:
-        """An idle worker, best one that has the framework loaded already; a new one where none is idle."""
-        with self._guard:
-            self._idle = [worker for worker in self._idle if worker.poll() is None]
-            warm = [worker for worker in self._idle if framework in self._loaded.get(worker.pid, ())]
-            plain = [worker for worker in self._idle if framework is None and not self._loaded.get(worker.pid)]
-            for worker in [*warm, *plain, *self._idle]:
-                self._idle.remove(worker)
-                self._unused.discard(worker)
-                return worker
+    def _worker(self, task: Task) -> _Worker:
+        """An idle worker, best one that has imported what the task needs, and nothing that takes long else; a new one
+        where none is idle, or the idle ones have other things to import first."""
+        framework, needs = framework_of(task.tools), set(task.tools)
         with self._guard:
             if self._stopped:
                 raise Interrupted("the build was stopped")
-            return self._start()
+            self._idle = [worker for worker in self._idle if worker.process.poll() is None]
 
-    def _start(self, imports: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+            def rank(worker: _Worker) -> int:
+                if framework is not None and framework in worker.loaded:
+                    return 0
+                if worker.unused and not needs & set(worker.imports):
+                    return 4
+                return 3 if worker.loaded else 2 if framework is not None else 1
+
+            best = min(self._idle, key=rank, default=None)
+            alive = sum(worker.process.poll() is None for worker in self._all)
+            if best is None or (rank(best) == 4 and alive < self._workers):
+                best = self._start()
+            else:
+                self._idle.remove(best)
+            best.unused = False
+            return best
+
+    def _start(self, imports: tuple[str, ...] = ()) -> _Worker:
         """A new worker, which imports something before its first task; the guard is held."""
         # Threads inside a step would compete with the other workers: a step's cores are the scheduler's to give.
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        worker = subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-P", "-m", "tritonforge.build.worker", str(os.getpid()), *imports],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
+            bufsize=0,
             start_new_session=True,
             env=environment,
         )
-        self._all.add(worker)
+        worker = _Worker(process, imports)
+        self._all.append(worker)
         return worker
 
-    def _run(self, task: Task) -> str:
-        framework = framework_of(task.tools)
-        worker = self._worker(framework)
-        assert worker.stdin is not None and worker.stdout is not None
-        line = ""
-        with suppress(OSError, ValueError):
-            worker.stdin.write(json.dumps(task.to_json()) + "\n")
-            worker.stdin.flush()
-            if not _answers(worker.stdout, task.timeout_s):
-                _kill(worker)
-                worker.wait()
-                raise CheckFailed(
-                    f"{task.node} took longer than {task.timeout_s} s and was ended",
-                    details=[*_tail(Path(task.log)), f"log: {task.log}"],
-                    hint="give this model more time with `timeout_s:`, where it really needs it",
-                )
-            line = worker.stdout.readline()
+    def _run(self, task: Task, begun: Callable[[], None]) -> str:
+        begun()
+        worker = self._worker(task)
+        try:
+            line = worker.ask(json.dumps(task.to_json()).encode() + b"\n", task.timeout_s)
+        except TimeoutError:
+            worker.kill()
+            worker.process.wait()
+            raise CheckFailed(
+                f"{task.node} took longer than {task.timeout_s} s and was ended",
+                details=[*_tail(Path(task.log)), f"log: {task.log}"],
+                hint="give this model more time with `timeout_s:`, where it really needs it",
+            ) from None
         if not line:
             raise self._death(worker, task)
         with self._guard:
+            framework = framework_of(task.tools)
             if framework is not None:
-                self._loaded.setdefault(worker.pid, set()).add(framework)
+                worker.loaded.add(framework)
             self._idle.append(worker)
         answer = json.loads(line)
         if "error" in answer:
@@ -222,8 +207,8 @@ class LocalExecutor:
             raise error
         return str(answer["artifact"])
 
-    def _death(self, worker: subprocess.Popen[str], task: Task) -> ForgeError:
-        code = worker.wait()
+    def _death(self, worker: _Worker, task: Task) -> ForgeError:
+        code = worker.process.wait()
         if self._stopped:
             return Interrupted("the build was stopped")
         why = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
@@ -234,18 +219,64 @@ class LocalExecutor:
         return CheckFailed(f"the worker of {task.node} died", found=why, details=[*tail, f"log: {task.log}"], hint=hint)
 
 
-def _answers(stream: IO[str], timeout_s: float) -> bool:
-    """Whether a worker says something, or ends, within so many seconds."""
+@dataclass(slots=True)
+class _Worker:
+    """A worker process: what it imports before its first task, and the frameworks that its tasks have loaded."""
+
+    process: subprocess.Popen[bytes]
+    imports: tuple[str, ...] = ()
+    unused: bool = True
+    loaded: set[str] = field(default_factory=set)
+
+    def ask(self, line: bytes, timeout_s: float) -> bytes:
+        """Its answer to a line; nothing where it ended instead.
+
+        Raises:
+            TimeoutError: there was none within so many seconds.
+        """
+        stdin, stdout = self.process.stdin, self.process.stdout
+        assert stdin is not None and stdout is not None
+        deadline = time.monotonic() + timeout_s
+        os.set_blocking(stdin.fileno(), False)
+        answer = bytearray()
+        with suppress(BrokenPipeError):
+            while line:
+                _wait_for(stdin, select.POLLOUT, deadline)
+                line = line[os.write(stdin.fileno(), line) :]
+            while not answer.endswith(b"\n"):
+                _wait_for(stdout, select.POLLIN, deadline)
+                piece = os.read(stdout.fileno(), 1 << 16)
+                if not piece:
+                    return b""
+                answer += piece
+        return bytes(answer)
+
+    def kill(self) -> None:
+        """End it and what it started, if it has not ended."""
+        if self.process.returncode is None:
+            with suppress(OSError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+
+    def reap(self) -> None:
+        """Wait for its end."""
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream is not None:
+                with suppress(OSError):
+                    stream.close()
+
+
+def _wait_for(stream: IO[bytes], event: int, deadline: float) -> None:
+    """Wait until a pipe can be written to or read from, or its other end was closed.
+
+    Raises:
+        TimeoutError: that was not until the deadline (of the monotonic clock).
+    """
     poll = select.poll()
-    poll.register(stream, select.POLLIN)
-    return bool(poll.poll(min(timeout_s * 1000, _LONGEST_POLL_MS)))
-
-
-def _kill(worker: subprocess.Popen[str]) -> None:
-    """End a worker and what it started, if it has not ended."""
-    if worker.returncode is None:
-        with suppress(OSError):
-            os.killpg(worker.pid, signal.SIGKILL)
+    poll.register(stream, event)
+    left = min(max(0.0, deadline - time.monotonic()), _LONGEST_POLL_S)
+    if not poll.poll(left * 1000):
+        raise TimeoutError
 
 
 def _tail(log: Path, lines: int = 5) -> list[str]:

@@ -61,8 +61,9 @@ class Budget:
 class Schedule:
     """How to run a graph: ``before`` is the last build's material by node id; ``force`` the nodes to run regardless.
 
-    ``shared`` is the team's store. ``wanted`` are the nodes whose files are needed afterwards (all, without it): the
-    files of others are fetched from there only when a step reads them.
+    ``meanwhile`` is called once, when the first steps run. ``shared`` is the team's store. ``wanted`` are the nodes
+    whose files are needed afterwards (all, without it): the files of others are fetched from there only when a step
+    reads them.
     """
 
     store: LocalStore
@@ -77,6 +78,7 @@ class Schedule:
     finished: Callable[[NodeResult], None] = lambda result: None
     shared: SharedStore | None = None
     wanted: frozenset[str] | None = None
+    meanwhile: Callable[[], None] | None = None
 
     def wants(self, node: Node) -> bool:
         """Whether the files of a node must be here in the end."""
@@ -103,9 +105,18 @@ class _Running:
     log: Path
     memory: int
 
-    def begin(self, schedule: Schedule) -> None:
+    announced: bool = False
+
+    def begin(self) -> None:
+        """The executor's word that it begins."""
         self.since = time.monotonic()
-        schedule.started(self.node)
+        self.log.unlink(missing_ok=True)
+
+    def announce(self, schedule: Schedule) -> None:
+        """Say once that it runs."""
+        if not self.announced:
+            self.announced = True
+            schedule.started(self.node)
 
 
 def inputs_of(node: Node, results: Mapping[str, NodeResult]) -> dict[str, str]:
@@ -167,7 +178,7 @@ def _run(graph: Graph, schedule: Schedule, force: Collection[str], results: dict
     ready_keys: Counter[str] = Counter()
     lost: set[str] = set()
     sizes: dict[str, int] = {}
-    shared = schedule.shared
+    shared, meanwhile = schedule.shared, schedule.meanwhile
 
     def finish(result: NodeResult) -> None:
         results[result.node.id] = result
@@ -249,24 +260,22 @@ def _run(graph: Graph, schedule: Schedule, force: Collection[str], results: dict
             fits = _fits(item, others, schedule)
             if not fits and not _may_line_up(item, others, schedule):
                 if sum(_cores(other, schedule) for other in others) >= schedule.budget.cores:
-                    break  # none of the many others does either
+                    break  # the many others wait for their turn behind it
                 continue
             if _waits(item, others, schedule):
                 continue
             leave(item)
-            item.log.unlink(missing_ok=True)
             if fits:
-                item.begin(schedule)
-            future = schedule.executor.submit(_task(item, results, schedule))
+                item.announce(schedule)
+            future = schedule.executor.submit(_task(item, results, schedule), item.begin)
             running[future] = item
             in_flight[item.keyed.key] = future
-        note_begun()
 
-    def note_begun() -> None:
-        """Notice what runs by now: a step that was in line begins when another ends."""
-        for future, item in running.items():
-            if not item.since and future.running():
-                item.begin(schedule)
+    def announce() -> None:
+        """Say what runs by now: a step that was in line begins when another ends."""
+        for item in running.values():
+            if item.since:
+                item.announce(schedule)
 
     def pause() -> None:
         """Until something ends; time in which cores stand idle for the team's store is that store's."""
@@ -286,8 +295,12 @@ def _run(graph: Graph, schedule: Schedule, force: Collection[str], results: dict
             start()
         elif not running:
             raise _Away(lost)
+        announce()
         if not running and not asking and not bringing:
             continue
+        if meanwhile is not None and running:
+            meanwhile()
+            meanwhile = None
         pause()
         for asked in [future for future in asking if future.done()]:
             item, record = asking.pop(asked), asked.result()
@@ -310,8 +323,7 @@ def _run(graph: Graph, schedule: Schedule, force: Collection[str], results: dict
                 )
         for future in [future for future in running if future.done()]:
             item = running.pop(future)
-            if not item.since:
-                item.begin(schedule)  # it was over before it was seen to run
+            item.announce(schedule)
             del in_flight[item.keyed.key]
             finish(_result(item, future))
             if not ready_keys[item.keyed.key]:

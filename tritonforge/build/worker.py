@@ -1,7 +1,7 @@
 """A worker process: takes tasks as JSON lines on standard input, answers on standard output.
 
 It lives for many tasks, so that a framework is imported once; a crash, a leak or a hang is one failed step. What a
-step prints goes to the task's log. The worker dies with its parent.
+step prints goes to the task's log. The worker dies with the thread that started it, and so with its parent.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def _import(names: list[str]) -> None:
-    """Import what the first task will need; where that fails, the step says what is wrong, in its log."""
+    """Import what the first task will need; where that fails, the step tries again, and says in its log why not."""
     saved = os.dup(2)
     os.dup2(1, 2)
     for name in names:

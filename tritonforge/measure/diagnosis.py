@@ -73,7 +73,7 @@ def setup_error(tail: tuple[str, ...]) -> ForgeError:
     hint = None
     if ended_too_soon(log):
         first = _TOO_SOON
-        hint = "measure windows of time or of more requests; see that a proxy does not hold back statistics"
+        hint = "see that a proxy does not hold back the model's statistics, or ask for more requests, if for a number"
     if "dynamic shape" in log or "variable-sized" in log:
         hint = "give the shape of every input with dynamic dims, or a data file"
     return CheckFailed("perf_analyzer could not measure", found=first, hint=hint, details=() if first else tail)

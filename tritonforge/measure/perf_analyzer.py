@@ -34,7 +34,10 @@ MEMORY_PER_EXPORTED_BYTE: Final = 30
 _PROBE_REQUESTS: Final = 8
 
 _TRIES: Final = 4
-"""How often a number of requests is sent that can be over too soon; a probe's grows fourfold each time, to 512."""
+"""How often requests are sent that are over too soon."""
+
+_LARGEST_PROBE: Final = 512
+"""A probe grows fourfold each time, up to this: all that it sends is held in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +136,12 @@ def _measure_level(perf_run: PerfRun, concurrency: int, say: Callable[[str], Non
     empty = Level(concurrency, perf_run.batch_size, Outcome.MISSING)
     warmup = True
     probe_count = max(_PROBE_REQUESTS, concurrency)
-    probe = _counted(perf_run, concurrency, "probe", probe_count, warmup, growth=4)
+    probe = _counted(perf_run, concurrency, "probe", probe_count, warmup, say, growth=4)
     if probe.experiment is None and knows_no_warmup(probe.log):
         warmup = False
         notes.append("this perf_analyzer has no --warmup-request-count: a short run before each level stands in for it")
         probe_count = max(probe_count, perf_run.warmup_request_count)
-        probe = _counted(perf_run, concurrency, "probe", probe_count, warmup, growth=4)
+        probe = _counted(perf_run, concurrency, "probe", probe_count, warmup, say, growth=4)
     if probe.experiment is None:
         return _without_figures(empty, probe, perf_run)
 
@@ -150,7 +153,7 @@ def _measure_level(perf_run: PerfRun, concurrency: int, say: Callable[[str], Non
         if wanted is None:
             process = _process(perf_run, concurrency, "run", None, warmup)
         else:
-            process = _counted(perf_run, concurrency, "run", max(wanted * perf_run.windows, concurrency), warmup)
+            process = _counted(perf_run, concurrency, "run", max(wanted * perf_run.windows, concurrency), warmup, say)
         if process.experiment is None:
             return _without_figures(empty, process, perf_run)
         return _measured(empty, [process], _cut(perf_run, process.experiment))
@@ -168,7 +171,7 @@ def _measure_level(perf_run: PerfRun, concurrency: int, say: Callable[[str], Non
     processes: list[_Process] = []
     for index in range(perf_run.windows):
         say(f"concurrency {concurrency}: window {index + 1} of {perf_run.windows}")
-        process = _counted(perf_run, concurrency, f"run-{index}", max(size, concurrency), warmup)
+        process = _counted(perf_run, concurrency, f"run-{index}", max(size, concurrency), warmup, say)
         if process.experiment is None:
             return _without_figures(empty, process, perf_run)
         processes.append(process)
@@ -176,10 +179,21 @@ def _measure_level(perf_run: PerfRun, concurrency: int, say: Callable[[str], Non
     return _measured(empty, processes, cut)
 
 
-def _counted(perf_run: PerfRun, concurrency: int, name: str, requests: int, warmup: bool, growth: int = 1) -> _Process:
+def _counted(
+    perf_run: PerfRun,
+    concurrency: int,
+    name: str,
+    requests: int,
+    warmup: bool,
+    say: Callable[[str], None],
+    growth: int = 1,
+) -> _Process:
     """A process of ``requests`` requests, again (``growth`` times as many each time) where they were over too soon."""
     for attempt in range(_TRIES):
-        process = _process(perf_run, concurrency, name, requests * growth**attempt, warmup)
+        if attempt:
+            requests = max(requests, min(requests * growth, _LARGEST_PROBE))
+            say(f"concurrency {concurrency}: again, {requests} requests: those before were over too soon")
+        process = _process(perf_run, concurrency, name, requests, warmup)
         if process.experiment is not None or not ended_too_soon(process.log):
             break
     return process
