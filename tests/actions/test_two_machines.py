@@ -204,7 +204,7 @@ def test_who_may_only_read_reads(first: Workshop, tmp_path: Path, bucket: Bucket
     assert (steps["fetched"], steps["built"]) == (4, 3)
     (warning,) = done["store"]["warnings"]
     assert "refuses to" in warning
-    assert "3 steps stay to be sent by the next build" in warning
+    assert "what is built here stays to be sent by the next build" in warning
     assert (done["store"]["sent"], done["store"]["left"]) == (0, 3)
     second.write(SPEC.replace("BUCKET", bucket.url))
     done = second.json("build")

@@ -89,9 +89,11 @@ class Writing:
         artifact = None if record is None else self._local.manifest(record.artifact)
         size = 0 if artifact is None else sum(entry.size for entry in artifact.files.values())
         with self._guard:
-            if self._stopped or key in self._left:
+            if key in self._left:
                 return
             self._left[key] = size
+            if self._stopped:
+                return  # the next build sends it
         self._crew.do(lambda: self._send(key, anew))
 
     def _send(self, key: str, anew: bool) -> None:
@@ -147,7 +149,7 @@ class Writing:
 
     def _give_up(self, error: Exception) -> None:
         """Who may not write may still read; a store that cannot be reached is left alone."""
-        stays = f"{self.left} steps stay to be sent by the next build"
+        stays = "what is built here stays to be sent by the next build"  # how much, is known in the end
         with self._guard:
             first, self._stopped = not self._stopped, True
             self._guard.notify_all()
