@@ -100,9 +100,10 @@ def test_a_build_that_is_told_to_stop(
         lock = site.build / ".." / ".lock"
         lock.unlink(missing_ok=True)  # the build before left it, and no signal may come while Python starts
         process = site.start(*stage.arguments)
-        while process.poll() is None and not lock.exists():
-            time.sleep(0.005)
-        time.sleep(0.4 + max(0.0, moment - 0.4 * seconds))  # past the imports: numpy makes a traceback of a signal
+        staging = site.root / "home" / "store" / "staging"
+        while process.poll() is None and not (lock.exists() and any(staging.glob("*"))):
+            time.sleep(0.005)  # until a step runs: numpy makes a traceback of a signal while it is imported
+        time.sleep(0.2 + max(0.0, moment - 0.4 * seconds))
         os.killpg(process.pid, number)  # what a terminal does
         return ended(process)
 
