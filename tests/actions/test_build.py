@@ -240,6 +240,19 @@ class TestCache:
         current = site.workspace.releases(site.workspace.platform()).current()
         assert current is not None and current.is_whole()
 
+    def test_notes_of_what_is_to_be_sent_go_with_their_keys(self, site: Site) -> None:
+        site.build()
+        store = site.workspace.store
+        bound = list_cache(store)[0].key
+        notes = [store.unpushed / "team" / name for name in (bound, "0" * 64, f".{bound}.tmp")]
+        notes[0].parent.mkdir(parents=True)
+        for note in notes:
+            note.touch()
+        collect_garbage(store, dry_run=True)
+        assert [note.exists() for note in notes] == [True, True, True]
+        collect_garbage(store)
+        assert [note.exists() for note in notes] == [True, False, False]
+
     def test_a_kept_release_keeps_its_artefacts(self, site: Site) -> None:
         site.build()
         site.write(label="two")

@@ -100,16 +100,15 @@ def test_a_build_that_is_told_to_stop(
         lock = site.build / ".." / ".lock"
         lock.unlink(missing_ok=True)  # the build before left it, and no signal may come while Python starts
         process = site.start(*stage.arguments)
-        staging = site.root / "home" / "store" / "staging"
-        while process.poll() is None and not (lock.exists() and any(staging.glob("*"))):
-            time.sleep(0.005)  # until a step runs: numpy makes a traceback of a signal while it is imported
-        time.sleep(0.2 + max(0.0, moment - 0.4 * seconds))
+        while process.poll() is None and not lock.exists():
+            time.sleep(0.005)
+        time.sleep(max(0.0, moment - 0.4 * seconds))
         os.killpg(process.pid, number)  # what a terminal does
         return ended(process)
 
     site = stage.before.copy(tmp_path / "site")
     ran = survive(stage, site, stop, "random", f"{number.name}, {build} {seed}", any_exit=True)
-    assert ran.returncode in (0, 5, 1, -number), ran.stderr
+    assert ran.returncode in (0, 5), ran.stderr
 
 
 class Disk:

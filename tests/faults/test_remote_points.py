@@ -14,7 +14,7 @@ import pytest
 from faults.conftest import Site
 from tritonforge.artifact.remote.transfer import REMOTE_FAULTS
 
-SENDING = [name for name in REMOTE_FAULTS if name.startswith(("remote.blob.sen", "remote.record."))]
+SENDING = [name for name in REMOTE_FAULTS if name.startswith(("remote.note.", "remote.blob.sen", "remote.record."))]
 slow = pytest.mark.slow
 
 
@@ -43,7 +43,7 @@ def team(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("point", [SENDING[0], *(pytest.param(name, marks=slow) for name in SENDING[1:])])
+@pytest.mark.parametrize("point", [*SENDING[:2], *(pytest.param(name, marks=slow) for name in SENDING[2:])])
 def test_a_build_that_is_killed_while_it_sends(tmp_path: Path, team: Path, point: str) -> None:
     site = Site(tmp_path / "one").write()
     assert run(site, team, point).returncode == -signal.SIGKILL
@@ -59,6 +59,18 @@ def test_a_build_that_is_killed_while_it_sends(tmp_path: Path, team: Path, point
     assert done["platforms"][0]["steps"] == {"built": 0, "cached": 0, "failed": 0, "skipped": 0, "fetched": 4}
     assert other.current() == site.current()
     assert other.files() == site.files()
+
+
+def test_what_a_worker_bound_before_it_was_killed_is_sent_by_the_next_build(tmp_path: Path, team: Path) -> None:
+    site = Site(tmp_path / "one").write()
+    ran = run(site, team, "store.key.linked")
+    assert ran.returncode == 1, ran.stderr
+    ended = json.loads(ran.stdout)["platforms"][0]["steps"]
+    bound = len(list((site.root / "home" / "store" / "keys").rglob("*.json")))
+    assert bound > ended["built"], "a step that counts as failed has its key"
+    done = good(site, team)
+    assert done["platforms"][0]["steps"]["cached"] == bound
+    assert (done["store"]["left"], len(list((team / "keys").rglob("*.json")))) == (0, 4)
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ def test_it_is_slow(site: Site, witness: Witness) -> None:
     old = site.serving
     site.build_python(6.0, "time.sleep(1)")
     # A machine that tests other things at the same time makes the old server slow, too: a stall must not hide a second.
-    bounds = {"latency_ratio_max": 1.3, "min_requests": 10, "wait_s": 40}
+    bounds = {"latency_ratio_max": 2.0, "min_requests": 10, "wait_s": 40}
     with settings(site, analysis={**site.rollout["analysis"], **bounds}):
         ran = site.deploy(6.0)
     assert "times as long as before" in ran.said

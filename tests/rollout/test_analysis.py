@@ -37,7 +37,7 @@ def seen(requests: int, failures: int = 0, ms: float = 10.0, problem: str | None
         (seen(100, ms=20.1), seen(100, ms=10.0), FAIL, "'net' takes 20.1 ms, 2.0 times as long as before"),
         (seen(100, ms=4.9), seen(100, ms=1.0), PASS, "100 requests"),  # below the floor
         (seen(100, ms=99.0), None, PASS, "100 requests"),
-        (seen(100, ms=99.0), seen(4, ms=1.0), PASS, "100 requests"),  # too few to compare with
+        (seen(100, ms=99.0), seen(4, ms=1.0), PASS, "none worse; times not compared: no model has 5 answers of both"),
         (seen(100, problem="its metrics could not be read"), seen(100), UNKNOWN, "the newcomer cannot be judged"),
         (seen(100), seen(100, problem="it was restarted"), UNKNOWN, "the old server cannot be compared with"),
         (seen(100, 100, problem="x"), seen(100), UNKNOWN, "the newcomer cannot be judged"),
@@ -46,6 +46,12 @@ def seen(requests: int, failures: int = 0, ms: float = 10.0, problem: str | None
 def test_verdicts(new: Seen, old: Seen | None, verdict: Verdict, words: str) -> None:
     found = judge(new, old, BOUNDS)
     assert (found.verdict, words in found.reason) == (verdict, True), found.reason
+
+
+@pytest.mark.parametrize(("new", "old"), [(seen(100), seen(100)), (seen(100), None), (seen(0), seen(0))])
+def test_nothing_is_said_about_times_that_were_compared_or_had_no_reason_to_be(new: Seen, old: Seen | None) -> None:
+    assert "compared" not in judge(new, old, BOUNDS).reason
+    assert "compared" not in judge(seen(100), seen(4), replace(BOUNDS, latency_ratio_max=None)).reason
 
 
 def test_the_slowest_model_decides() -> None:

@@ -72,7 +72,8 @@ def list_cache(store: LocalStore) -> list[CacheEntry]:
 def collect_garbage(store: LocalStore, *, older_than_s: float = 0.0, dry_run: bool = False) -> Collected:
     """Delete what no current release, no kept release, no lock and no last build needs.
 
-    Builds are kept out while it runs. Releases keep their own links: none of them loses a byte.
+    Builds are kept out while it runs. Releases keep their own links: none of them loses a byte. Notes of what is to be
+    sent to a team's store go with their keys.
 
     Raises:
         EnvironmentLacks: a build uses the store now.
@@ -109,6 +110,9 @@ def collect_garbage(store: LocalStore, *, older_than_s: float = 0.0, dry_run: bo
             for path in (*keys, *manifests, *blobs):
                 with contextlib.suppress(FileNotFoundError):
                     path.unlink()
+            for note in store.unpushed.glob("*/*"):
+                if not store.is_bound(note.name):
+                    note.unlink(missing_ok=True)
         return Collected(len(keys), len(manifests), len(blobs), freed, dry_run)
 
 

@@ -91,6 +91,11 @@ class LocalStore:
     def _sharded(self, kind: str, digest: str, suffix: str = "") -> Path:
         return Path(f"{self.root}/{kind}/{digest[:2]}/{digest}{suffix}")
 
+    @property
+    def unpushed(self) -> Path:
+        """Where notes lie of the keys that are to be sent, a folder for each remote store."""
+        return self.root / "unpushed"
+
     def blob(self, sha256: str) -> Path:
         """Where the bytes ``sha256`` lie."""
         return self._sharded("blobs", sha256)

@@ -265,6 +265,8 @@ def _run(graph: Graph, schedule: Schedule, force: Collection[str], results: dict
             if _waits(item, others, schedule):
                 continue
             leave(item)
+            if shared is not None:
+                shared.expect(item.keyed.key, anew=item.node.id in force)
             if fits:
                 item.announce(schedule)
             future = schedule.executor.submit(_task(item, results, schedule), item.begin)

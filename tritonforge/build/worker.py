@@ -33,7 +33,9 @@ _PR_SET_PDEATHSIG: Final = 1
 
 def main() -> None:
     """Serve tasks until standard input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
+    # The parent decides what an interrupt means; programs that a step starts end by SIGTERM as ever.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: None)
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if sys.argv[1:] and os.getppid() != int(sys.argv[1]):

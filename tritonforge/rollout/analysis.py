@@ -15,6 +15,8 @@ from tritonforge.measure.gate import Verdict
 from tritonforge.measure.metrics import FAILURE, SUCCESS, parse_metrics
 
 DURATION: Final = "nv_inference_request_duration_us"
+_LEAST_ANSWERS: Final = 5
+_NOT_COMPARED: Final = f"; times not compared: no model has {_LEAST_ANSWERS} answers of both servers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,8 @@ def judge(new: Seen, old: Seen | None, bounds: Bounds) -> Analysis:
     if new.requests < bounds.min_requests and total:
         reason = f"only {new.requests} requests came to the newcomer, and {bounds.min_requests} are asked for"
         return Analysis(Verdict.INCONCLUSIVE, reason, facts)
+    if not total:
+        return Analysis(Verdict.PASS, "no requests came", facts)
     slow = None if old is None or bounds.latency_ratio_max is None else _slower(new, old)
     if slow is not None:
         ratio, mean, model = slow
@@ -132,7 +136,8 @@ def judge(new: Seen, old: Seen | None, bounds: Bounds) -> Analysis:
         if bounds.latency_ratio_max is not None and ratio > bounds.latency_ratio_max and mean > bounds.latency_floor_ms:
             reason = f"'{model}' takes {mean:.1f} ms, {ratio:.1f} times as long as before"
             return Analysis(Verdict.FAIL, reason, facts)
-    return Analysis(Verdict.PASS, "no requests came" if not total else f"{new.requests} requests, none worse", facts)
+    compared = "" if old is None or bounds.latency_ratio_max is None or slow is not None else _NOT_COMPARED
+    return Analysis(Verdict.PASS, f"{new.requests} requests, none worse{compared}", facts)
 
 
 def _slower(new: Seen, old: Seen) -> tuple[float, float, str] | None:
@@ -140,7 +145,7 @@ def _slower(new: Seen, old: Seen) -> tuple[float, float, str] | None:
     found = None
     for model in new.micros.keys() & old.micros.keys():
         (spent, count), (spent_before, count_before) = new.micros[model], old.micros[model]
-        if count < 5 or count_before < 5 or not spent_before:
+        if min(count, count_before) < _LEAST_ANSWERS or not spent_before:
             continue
         mean = spent / count
         ratio = mean / (spent_before / count_before)

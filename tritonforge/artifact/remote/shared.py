@@ -64,8 +64,12 @@ class SharedStore:
         """The machine had nothing to do but wait for this store."""
         self._reading.stood_idle(seconds)
 
+    def expect(self, key: str, *, anew: bool = False) -> None:
+        """A step begins whose result is to be sent, by the next build if this one is killed."""
+        self._writing.expect(key, anew=anew)
+
     def keep(self, key: str, *, anew: bool = False) -> None:
-        """Send what a step made, in the background; ``anew`` replaces what is there."""
+        """Send what an expected step made, in the background; ``anew`` replaces what is there."""
         self._writing.keep(key, anew=anew)
 
     def keep_leftovers(self) -> None:

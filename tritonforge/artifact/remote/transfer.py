@@ -14,6 +14,7 @@ from tritonforge.durable import fault_point
 from tritonforge.errors import CheckFailed
 
 REMOTE_FAULTS: Final[tuple[str, ...]] = (
+    "remote.note.rename",
     "remote.blob.send",
     "remote.blob.sent",
     "remote.record.write",

@@ -1,6 +1,7 @@
 """Sending what a build made, in the background. It never fails a build.
 
-What is to be sent is noted in ``unpushed/`` of the local store until it arrived: the next build goes on with it.
+What is to be sent is noted in ``unpushed/`` of the local store, from before its step runs until it arrived: the next
+build goes on with it. A note whose step never ended stays for the build that runs it, or until ``cache gc``.
 """
 
 from __future__ import annotations
@@ -41,11 +42,15 @@ class Writing:
         """How many steps are still to be sent."""
         return len(self._left)
 
+    def expect(self, key: str, *, anew: bool = False) -> None:
+        """Note that what a step will make is to be sent: its worker may bind the key and this process never know."""
+        if self._link.settings.write:
+            with contextlib.suppress(OSError):  # without the note it is sent now or never
+                write_atomic(self._note(key), _ANEW if anew else b"", before="remote.note.rename")
+
     def keep(self, key: str, *, anew: bool = False) -> None:
         """Send what the local store has under a key. ``anew`` replaces what is there."""
         if self._link.settings.write:
-            with contextlib.suppress(OSError):  # without the note it is sent now or never
-                write_atomic(self._note(key), _ANEW if anew else b"")
             self._enqueue(key, anew)
 
     def keep_leftovers(self) -> None:
@@ -53,7 +58,7 @@ class Writing:
         folder = self._note("x").parent
         if self._link.settings.write and folder.is_dir():
             for note in sorted(folder.iterdir()):
-                if not note.name.startswith("."):
+                if not note.name.startswith(".") and self._local.is_bound(note.name):
                     with contextlib.suppress(OSError):
                         self._enqueue(note.name, note.read_bytes() == _ANEW)
 
@@ -82,7 +87,7 @@ class Writing:
 
     def _note(self, key: str) -> Path:
         """The file that says that a key is to be sent, to this store."""
-        return self._local.root / "unpushed" / digest_bytes(self._link.settings.name.encode())[:16] / key
+        return self._local.unpushed / digest_bytes(self._link.settings.name.encode())[:16] / key
 
     def _enqueue(self, key: str, anew: bool) -> None:
         record = self._local.lookup(key)
