@@ -26,7 +26,7 @@ demo: $(VENV)/.demo
 	@echo "  tritonforge deploy local-docker   # containers; pip install 'tritonforge[docker]'"
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not slow and not exhaustive" -n auto --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not exhaustive" -n auto --dist loadfile --no-loadscope-reorder
 
 # What CI runs besides: style, types, layers, and the slow tests.
 check: $(VENV)/.test

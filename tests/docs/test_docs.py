@@ -35,6 +35,7 @@ from tritonforge.triton.embedded.install import find, install
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 RUN = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("getting-started", "import", "stores"))]
+SLOW = ("getting-started",)
 TIMEOUT = 180
 FENCE = re.compile(r"^```(\S+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 VARIES = re.compile(r"\b[0-9a-f]{8,64}\b|\d+\.\d s\b|\d{4}-\d\d-\d\dT[\d:]+Z")
@@ -151,7 +152,9 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, id=page.name, marks=pytest.mark.slow if page.stem in SLOW else ()) for page in RUN]
+)
 def test_the_commands_of_a_page_do_what_it_says(page: Path, tmp_path: Path, environment: dict[str, str]) -> None:
     work = tmp_path / "work"
     work.mkdir()

@@ -28,7 +28,7 @@ QUICK_KILLS = {
     "rollout.agent.append.committed.before": "deploy",
     "rollout.agent.append.committed.after": "deploy",
 }
-ALWAYS = ("rollout.agent.arm.after", "rollout.agent.append.committed.after")
+ALWAYS = ("rollout.agent.append.committed.after",)
 QUICK_CUTS = ("rollout.agent.weigh.after", "rollout.agent.append.committed.after")
 SOON = 15
 """Seconds of the dead-man timer where it is waited for: more than a busy machine takes for a step."""

@@ -123,6 +123,7 @@ def test_it_answers_something_else(site: Site, witness: Witness) -> None:
     old_serves(site, witness, ran, old, "the new server answers wrongly", 1)
 
 
+@slow
 def test_it_is_slow(site: Site, witness: Witness) -> None:
     old = site.serving
     site.build_python(6.0, "time.sleep(1)")

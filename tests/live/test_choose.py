@@ -59,6 +59,7 @@ def test_what_passes_parity_is_measured_and_the_choice_is_written(spec: Path) ->
     assert outcome.release.served("net")["label"] == written.variant
 
 
+@pytest.mark.slow
 def test_a_dry_run_leaves_the_lock_as_it_is(spec: Path) -> None:
     options = ChooseOptions(rounds=3, interval_ms=50, dry_run=True)
     (chosen,) = choose(open_workspace(spec), platform_name=None, names=("net",), choice=ServerChoice(), options=options)

@@ -60,7 +60,7 @@ def test_without_torch_the_package_is_named(client: Client, write: Any) -> None:
     ("name", "inputs", "swapped"),
     [
         ("arguments", ["b", "a"], True),
-        ("indices", ["INPUT__1", "INPUT__0"], True),
+        pytest.param("indices", ["INPUT__1", "INPUT__0"], True, marks=pytest.mark.slow),
         ("order", ["first", "second"], False),
     ],
 )
@@ -112,7 +112,9 @@ MISMATCH = {
 }
 
 
-@pytest.mark.parametrize("case", MISMATCH)
+@pytest.mark.parametrize(
+    "case", ["count", *(pytest.param(name, marks=pytest.mark.slow) for name in ("datatype", "text"))]
+)
 def test_a_configuration_that_cannot_fit_is_refused(client: Client, write: Any, tmp_path: Path, case: str) -> None:
     inputs, outputs, words = MISMATCH[case]
     write(f"torch_bad_{case}", config(inputs, outputs), {"model.pt": script(tmp_path, subtract())})

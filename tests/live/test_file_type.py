@@ -84,7 +84,7 @@ def test_every_label_equals_the_librarys(
     assert len(kinds) >= 30, kinds
 
 
-@pytest.mark.parametrize("protocol", ["http", "grpc"])
+@pytest.mark.parametrize("protocol", ["http", pytest.param("grpc", marks=pytest.mark.slow)])
 def test_a_large_file_is_taken_whole(served: Serving, protocol: str) -> None:
     content = largest_library().read_bytes()
     assert len(content) > 4 << 20

@@ -43,6 +43,7 @@ def test_each_platform_says_on_what_it_was_proven(both: Workshop) -> None:
     assert not any("moved to the CPU" in text for text in proofs["local"].values())
 
 
+@pytest.mark.slow
 def test_a_gpu_release_is_served_on_the_cpu_and_that_is_said(both: Workshop) -> None:
     with Serving.start(both, platform="gpu") as serving:
         said = (both.folder.parent / "serve.err").read_text()

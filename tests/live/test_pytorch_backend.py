@@ -219,7 +219,9 @@ def python_files(datatype: str) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("datatype", ["FP32", "FP16", "INT64"])
+@pytest.mark.parametrize(
+    "datatype", ["FP32", *(pytest.param(name, marks=pytest.mark.slow) for name in ("FP16", "INT64"))]
+)
 def test_a_module_in_the_python_backend_takes_and_gives_its_types(client: Client, write: Any, datatype: str) -> None:
     write(f"python_{datatype}", python_config(datatype), python_files(datatype))
     client.load(f"python_{datatype}")

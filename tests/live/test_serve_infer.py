@@ -208,6 +208,7 @@ def test_serve_says_so_when_its_server_dies(alone: Workshop) -> None:
     assert not serving.state.exists()
 
 
+@pytest.mark.slow
 def test_of_two_serves_each_removes_only_its_own_state(alone: Workshop) -> None:
     with Serving.start(alone) as first, Serving.start(alone) as second:
         assert first.stop() == 0
@@ -216,7 +217,9 @@ def test_of_two_serves_each_removes_only_its_own_state(alone: Workshop) -> None:
     assert not second.state.exists()
 
 
-@pytest.mark.parametrize("name", ["with space", "ünïcode", "$(touch owned);'"])
+@pytest.mark.parametrize(
+    "name", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("with space", "ünïcode")), "$(touch owned);'"]
+)
 def test_a_release_is_served_from_any_path(alone: Workshop, tmp_path: Path, name: str) -> None:
     made = Workshop((alone.folder.parent / name), alone.home)
     alone.folder.rename(made.folder)
