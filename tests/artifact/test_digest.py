@@ -53,6 +53,21 @@ def test_a_file_has_the_digest_of_its_bytes(tmp_path_factory: pytest.TempPathFac
     assert digest_file(path) == digest_bytes(data) == hashlib.sha256(data).hexdigest()
 
 
+@pytest.mark.parametrize("size", [0, 1, 99, 100, 101, 199, 200, 201, 1050])
+def test_a_large_file_is_hashed_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr(digest, "_LARGE", 0)
+    monkeypatch.setattr(digest, "_PIECE", 100)
+    path = tmp_path / "file"
+    path.write_bytes(data := os.urandom(size))
+    assert digest_file(path) == hashlib.sha256(data).hexdigest()
+
+
+def test_a_large_file_that_cannot_be_read_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digest, "_LARGE", 0)
+    with pytest.raises(OSError, match="Input/output error"):
+        digest_file(Path("/proc/self/mem"))  # nothing is mapped at its beginning
+
+
 def aged(path: Path, seconds: float) -> None:
     then = time.time() - seconds
     os.utime(path, (then, then))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import sqlite3
@@ -35,10 +36,30 @@ def digest_bytes(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+_LARGE: Final = 64 << 20
+_PIECE: Final = 4 << 20
+
+
 def digest_file(path: Path) -> str:
-    """The sha256 (hex) of a file's bytes, read in pieces."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """The sha256 (hex) of a file's bytes, read in pieces; of a large file the next is read while one is hashed."""
+    with path.open("rb", buffering=0) as stream:
+        if os.fstat(stream.fileno()).st_size < _LARGE:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return _digest_ahead(stream)
+
+
+def _digest_ahead(stream: io.FileIO) -> str:
+    from concurrent.futures import ThreadPoolExecutor
+
+    digest = hashlib.sha256()
+    now, later = memoryview(bytearray(_PIECE)), memoryview(bytearray(_PIECE))
+    with ThreadPoolExecutor(1, thread_name_prefix="reader") as reader:
+        reading = reader.submit(stream.readinto, now)
+        while count := reading.result():
+            reading = reader.submit(stream.readinto, later)
+            digest.update(now[:count])
+            now, later = later, now
+    return digest.hexdigest()
 
 
 class Read(NamedTuple):
