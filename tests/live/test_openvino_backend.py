@@ -12,7 +12,7 @@ from cli.commands import Workshop
 from tritonforge.triton.embedded import Runtime
 
 pytest.importorskip("openvino")
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.slow]
 
 SPEC = """
 defaults:

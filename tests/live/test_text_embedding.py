@@ -19,7 +19,7 @@ from tritonforge.triton.embedded import Runtime
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.slow]
 
 TEXT = """river mountain quickly the a blue engine sings under above seven naïve Straße café 東京 привет data model of
 and window rain 42 3.14 “quoted” don't e-mail 🙂 tree light slow very because although metal bread green"""

@@ -18,7 +18,7 @@ pytest.importorskip("torch")
 pytest.importorskip("openvino")
 Image = pytest.importorskip("PIL.Image")
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.slow]
 
 SAMPLES = {"clock.png": "analog clock", "daisy.jpg": "daisy", "traffic-light.png": "traffic light"}
 
