@@ -28,7 +28,7 @@ if how.startswith("log:") and (len(how.split(":")) < 3 or level == int(how.split
     print(pathlib.Path(how.split(":")[1]).read_text()); sys.exit(99)
 if how.startswith("too-soon:") and int(option("--request-count", 1 << 30)) < int(how.split(":")[1]):
     print(pathlib.Path(how.split(":")[2]).read_text()); sys.exit(99)
-if how == "hang":
+if how == "hang" or (how == "hang-once" and not (here / "pids").exists()):
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     (here / "pids").write_text(f"{{os.getpid()}} {{child.pid}}")
     time.sleep(60)

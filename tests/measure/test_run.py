@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tritonforge.errors import CheckFailed, EnvironmentLacks, Interrupted, UsageError
-from tritonforge.measure import Outcome, PerfRun, run, version
+from tritonforge.measure import Outcome, PerfRun, perf_analyzer, run, version
 from tritonforge.measure.export import EmptyExport
 from tritonforge.measure.perf_run import PerfTls, command_line
 
@@ -163,6 +163,19 @@ def test_a_timeout_ends_the_whole_group_and_the_levels_that_follow(fake: Path) -
     assert [level.outcome for level in result.levels] == [Outcome.TIMEOUT, Outcome.TIMEOUT]
     assert "not tried" in (result.levels[1].reason or "")
     assert not any(alive(int(pid)) for pid in (fake.parent / "pids").read_text().split())
+
+
+def test_a_probe_that_does_not_end_is_begun_anew(fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(perf_analyzer, "_PROBE_S", 1.5)
+    said: list[str] = []
+    (level,) = run(perf_run(fake, "hang-once"), said.append).levels
+    assert level.outcome is Outcome.MEASURED
+    assert "concurrency 1: again: perf_analyzer did not end within 1.5 s" in said
+    assert not any(alive(int(pid)) for pid in (fake.parent / "pids").read_text().split())
+    (fake.parent / "pids").unlink()
+    (level,) = run(perf_run(fake, "hang", timeout_s=2.5)).levels
+    assert level.outcome is Outcome.TIMEOUT
+    assert "did not end within 2.5 s" in (level.reason or "")
 
 
 def test_an_interrupt_ends_the_whole_group(fake: Path) -> None:

@@ -39,6 +39,8 @@ _TRIES: Final = 4
 _LARGEST_PROBE: Final = 512
 """A probe grows fourfold each time, up to this: all that it sends is held in memory."""
 
+_PROBE_S: Final = 120.0
+
 
 @dataclass(frozen=True, slots=True)
 class PerfResult:
@@ -136,12 +138,12 @@ def _measure_level(perf_run: PerfRun, concurrency: int, say: Callable[[str], Non
     empty = Level(concurrency, perf_run.batch_size, Outcome.MISSING)
     warmup = True
     probe_count = max(_PROBE_REQUESTS, concurrency)
-    probe = _counted(perf_run, concurrency, "probe", probe_count, warmup, say, growth=4)
+    probe = _probe(perf_run, concurrency, probe_count, warmup, say)
     if probe.experiment is None and knows_no_warmup(probe.log):
         warmup = False
         notes.append("this perf_analyzer has no --warmup-request-count: a short run before each level stands in for it")
         probe_count = max(probe_count, perf_run.warmup_request_count)
-        probe = _counted(perf_run, concurrency, "probe", probe_count, warmup, say, growth=4)
+        probe = _probe(perf_run, concurrency, probe_count, warmup, say)
     if probe.experiment is None:
         return _without_figures(empty, probe, perf_run)
 
@@ -197,6 +199,21 @@ def _counted(
         if process.experiment is not None or not ended_too_soon(process.log):
             break
     return process
+
+
+def _probe(perf_run: PerfRun, concurrency: int, requests: int, warmup: bool, say: Callable[[str], None]) -> _Process:
+    """A few requests, which say how many fit into a process.
+
+    Now and then perf_analyzer does not end after so few, all of them answered and none of its threads at work (seen
+    with 2.51 at concurrency 16). One that takes long is ended and begun anew, and may then take all the time there is.
+    """
+    if perf_run.timeout_s > _PROBE_S:
+        shorter = replace(perf_run, timeout_s=_PROBE_S)
+        probe = _counted(shorter, concurrency, "probe", requests, warmup, say, growth=4)
+        if not probe.ended.timed_out:
+            return probe
+        say(f"concurrency {concurrency}: again: perf_analyzer did not end within {_PROBE_S:g} s")
+    return _counted(perf_run, concurrency, "probe", requests, warmup, say, growth=4)
 
 
 def _process(perf_run: PerfRun, concurrency: int, name: str, requests: int | None, warmup: bool) -> _Process:
