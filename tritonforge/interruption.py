@@ -47,8 +47,9 @@ class _Stop:
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if _imports(frame) and now < (self._latest or now + _LONGEST_S):
-            self._latest = self._latest or now + _LONGEST_S
+        latest = self._latest or now + _LONGEST_S
+        if _imports(frame) and now < latest:
+            self._latest = latest
             signal.signal(signal.SIGALRM, self)
             signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
             return

@@ -40,6 +40,7 @@ _LARGEST_PROBE: Final = 512
 """A probe grows fourfold each time, up to this: all that it sends is held in memory."""
 
 _PROBE_S: Final = 120.0
+"""How long a probe may take before it is begun anew."""
 
 
 @dataclass(frozen=True, slots=True)

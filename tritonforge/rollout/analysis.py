@@ -8,7 +8,7 @@ that a Python model answers; the golden cases before the first request are for t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from tritonforge.measure.gate import Verdict
@@ -129,15 +129,18 @@ def judge(new: Seen, old: Seen | None, bounds: Bounds) -> Analysis:
         return Analysis(Verdict.INCONCLUSIVE, reason, facts)
     if not total:
         return Analysis(Verdict.PASS, "no requests came", facts)
-    slow = None if old is None or bounds.latency_ratio_max is None else _slower(new, old)
-    if slow is not None:
-        ratio, mean, model = slow
-        facts["latency_ratio"] = round(ratio, 3)
-        if bounds.latency_ratio_max is not None and ratio > bounds.latency_ratio_max and mean > bounds.latency_floor_ms:
-            reason = f"'{model}' takes {mean:.1f} ms, {ratio:.1f} times as long as before"
-            return Analysis(Verdict.FAIL, reason, facts)
-    compared = "" if old is None or bounds.latency_ratio_max is None or slow is not None else _NOT_COMPARED
-    return Analysis(Verdict.PASS, f"{new.requests} requests, none worse{compared}", facts)
+    passed = Analysis(Verdict.PASS, f"{new.requests} requests, none worse", facts)
+    if old is None or bounds.latency_ratio_max is None:
+        return passed
+    slow = _slower(new, old)
+    if slow is None:
+        return replace(passed, reason=passed.reason + _NOT_COMPARED)
+    ratio, mean, model = slow
+    facts["latency_ratio"] = round(ratio, 3)
+    if ratio > bounds.latency_ratio_max and mean > bounds.latency_floor_ms:
+        reason = f"'{model}' takes {mean:.1f} ms, {ratio:.1f} times as long as before"
+        return Analysis(Verdict.FAIL, reason, facts)
+    return passed
 
 
 def _slower(new: Seen, old: Seen) -> tuple[float, float, str] | None:
